@@ -1,0 +1,181 @@
+"""Messages: what is asked (Command), what happened (Event), what somebody wants to know (Query).
+
+Owns their validation: a message that exists is one that the log can store. Touches no database.
+Messages are frozen, take keyword arguments only, and refuse fields they do not declare. A command is an
+imperative (PlaceOrder), an event is past tense (OrderPlaced).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cqrs_lab.errors import InvalidMessage
+
+if TYPE_CHECKING:
+    from cqrs_lab.read.models import ReadModel
+
+MONEY_DIGITS, MONEY_PLACES = 18, 2
+INT64_MAX = 2**63 - 1
+
+Money = Annotated[Decimal, Field(max_digits=MONEY_DIGITS, decimal_places=MONEY_PLACES, allow_inf_nan=False)]
+"""An amount of money: exact, finite, at most two places."""
+
+Id = Annotated[str, Field(min_length=1, max_length=500)]
+"""The name of one thing: a customer, an order, a product."""
+
+
+def utc(moment: datetime) -> datetime:
+    """Return an aware datetime in UTC.
+
+    Raises:
+        ValueError: `moment` has no time zone.
+    """
+    if moment.tzinfo is None or moment.utcoffset() is None:
+        raise ValueError(f"{moment.isoformat()} has no time zone; give one, such as tzinfo=timezone.utc")
+    return moment.astimezone(UTC)
+
+
+def decimal_limits(metadata: Iterable[Any]) -> tuple[int, int]:
+    """Return (digits, places) that an annotation allows a Decimal; money's where it says nothing."""
+    digits, places = MONEY_DIGITS, MONEY_PLACES
+    for item in metadata:
+        digits = getattr(item, "max_digits", None) or digits
+        given = getattr(item, "decimal_places", None)
+        places = places if given is None else given
+    return digits, places
+
+
+@cache
+def _limits(message: type[BaseModel]) -> dict[str, tuple[int, int]]:
+    return {name: decimal_limits(field.metadata) for name, field in message.model_fields.items()}
+
+
+def _check_storable(path: str, value: object, limits: tuple[int, int]) -> None:
+    """Refuse what pydantic lets through and a typed column cannot hold."""
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+            raise ValueError(f"{path}: has a lone surrogate, which is not a character")
+    elif isinstance(value, int):
+        if not -INT64_MAX - 1 <= value <= INT64_MAX:
+            raise ValueError(f"{path}: {value} does not fit in 64 bits")
+    elif isinstance(value, datetime):
+        try:
+            utc(value)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+    elif isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            _check_storable(f"{path}[{number}]", item, limits)
+    elif isinstance(value, Decimal):
+        digits, places = limits
+        _, numbers, exponent = value.normalize().as_tuple()
+        if not isinstance(exponent, int):
+            raise ValueError(f"{path}: {value} is not a finite number")
+        if -exponent > places or len(numbers) + exponent > digits - places:
+            raise ValueError(f"{path}: {value} does not fit in {digits} digits with {places} places")
+
+
+class Message(BaseModel):
+    """Base of everything that has validated, frozen fields: commands, events, queries, values inside them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise InvalidMessage(explain_invalid(type(self).__name__, error)) from None
+
+    @model_validator(mode="after")
+    def _storable(self) -> Self:
+        limits = _limits(type(self))
+        for name, value in self.__dict__.items():
+            _check_storable(name, value, limits[name])
+        return self
+
+
+class Value(Message):
+    """Part of a message without a life of its own, such as a line of an order; stored as a STRUCT."""
+
+
+class Command(Message):
+    """A request to change one stream; it may be refused."""
+
+
+class Event(Message):
+    """A fact about one stream; it happened and is never changed.
+
+    Attributes:
+        schema_version: counts the shapes that this event type has had, from 1.
+    """
+
+    schema_version: ClassVar[int] = 1
+
+
+class Query(Message):
+    """A question to a read model.
+
+    A subclass names its read model in `model` and says in `answer` how to read it, so the question stands
+    beside the fields it needs.
+    """
+
+    model: ClassVar[ReadModel]
+
+    def answer(self, read: Any) -> Any:
+        """Return the answer, read from a serving of `model` (an object with `get` and `where`)."""
+        raise TypeError(f"{type(self).__name__} does not say how it is answered: define answer(self, read)")
+
+
+def explain_invalid(name: str, error: ValidationError) -> str:
+    """Return one sentence on what is wrong with a message, naming each field at fault."""
+    return f"{name} was refused: {'; '.join(_problems(error.errors()))}. Nothing was stored"
+
+
+def _problems(errors: Iterable[Any]) -> Iterable[str]:
+    for problem in errors:
+        where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in problem["loc"]).lstrip(".")
+        said = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            said = "there is no such field"
+        shown = repr(problem["input"])
+        given = f" (got {shown[:80]})" if problem["type"] not in ("missing", "value_error") else ""
+        yield f"{where}: {said}{given}" if where else said
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """An event with its envelope, as the log holds it.
+
+    Attributes:
+        position: place in the whole store, 1, 2, 3…
+        stream: `category/id`.
+        version: place in its stream, 1, 2, 3…
+        occurred_at: when it happened, UTC (valid time).
+        recorded_at: when the store learnt of it, UTC (transaction time); never decreases with position.
+        correlation_id: the story that it belongs to.
+        causation_id: id of the command or event that led to it.
+    """
+
+    position: int
+    stream: str
+    version: int
+    event: Event
+    event_id: UUID
+    correlation_id: str | None
+    causation_id: str | None
+    command_id: str | None
+    occurred_at: datetime
+    recorded_at: datetime
+
+    @property
+    def type(self) -> str:
+        """Name of the event's type."""
+        return type(self.event).__name__

@@ -1,0 +1,339 @@
+"""A read model: its SELECT, declared once, and the check that it is a function of the events.
+
+Owns the declaration and what DuckDB's own parse says about it. The author's text is what runs, in every serving; here
+it is only read, and the names of its sources are replaced where a serving needs a part of the log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cqrs_lab.database import function_catalogue, quote, syntax_text, syntax_tree
+from cqrs_lab.errors import QueryFailed, ReadModelRefused
+from cqrs_lab.log import TABLES, check_name
+
+# Aggregates whose result does not depend on the order in which rows arrive. Sums of DOUBLE do; a Lab refuses those
+# when it binds the model, because only then the types are known.
+ORDERLESS = frozenset(
+    """count count_star count_if countif sum sum_no_overflow avg mean min max bool_and bool_or bit_and bit_or bit_xor
+       median quantile quantile_cont quantile_disc mad approx_count_distinct histogram""".split()
+)
+SUMS = frozenset("sum sum_no_overflow avg mean".split())
+# These pick or list rows, so they need to be told an order without ties: the position.
+BY_ORDER = frozenset("first last any_value arbitrary list array_agg string_agg group_concat listagg".split())
+BY_ARGUMENT = frozenset(
+    """arg_max arg_min argmax argmin max_by min_by arg_max_null arg_min_null arg_max_nulls_last
+       arg_min_nulls_last""".split()
+)
+# SQL's functions without parentheses; DuckDB parses them as columns.
+_KEYWORDS = frozenset(
+    """current_date current_time current_timestamp localtime localtimestamp current_user session_user user
+       current_role current_catalog current_schema""".split()
+)
+_TABLE_FUNCTIONS = frozenset("unnest range generate_series".split())
+
+Node = dict[str, Any]
+
+
+def nodes(tree: Any) -> Iterator[Node]:
+    """Yield every node of a parse, parents first."""
+    if isinstance(tree, dict):
+        yield tree
+        for child in tree.values():
+            yield from nodes(child)
+    elif isinstance(tree, list):
+        for child in tree:
+            yield from nodes(child)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A place in a SELECT where it reads a table: characters `start` to `end` of its text."""
+
+    name: str
+    start: int
+    end: int
+    has_alias: bool
+
+
+@dataclass(frozen=True)
+class ReadModel:
+    """A read model, declared once as a SELECT over the tables of events or over other read models.
+
+    Args:
+        name: what queries call it.
+        key: the column that names a row, or a tuple of columns.
+        sql: the SELECT. Every column has a name; it reads nothing but the log (`order_events`, …) and other read
+            models, calls no function that could answer differently tomorrow, and picks rows by `position` where it
+            picks by order.
+
+    Raises:
+        ReadModelRefused: with the reason.
+    """
+
+    name: str
+    key: str | tuple[str, ...]
+    sql: str
+
+    def __post_init__(self) -> None:
+        check_name("read model", self.name)
+        if self.name.lower() in TABLES or self.name.lower().endswith("_events"):
+            raise ReadModelRefused(f"the name {self.name!r} is kept for a table of the log; choose another")
+        try:
+            tree = syntax_tree(self.sql)
+        except QueryFailed as error:
+            raise ReadModelRefused(f"read model {self.name!r}: {error}") from None
+        reasons = list(_reasons(tree, self.keys))
+        if reasons:
+            raise ReadModelRefused(f"read model {self.name!r} was refused: {'; '.join(reasons)}")
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The key's columns."""
+        return (self.key,) if isinstance(self.key, str) else tuple(self.key)
+
+    @property
+    def tree(self) -> Node:
+        """DuckDB's parse of the SELECT."""
+        tree: Node = syntax_tree(self.sql)
+        return tree
+
+    def sources(self) -> list[Source]:
+        """Return the places where the SELECT reads the log or another read model, in order of the text."""
+        common = _common_names(self.tree)
+        found = []
+        for node in nodes(self.tree):
+            if node.get("type") == "BASE_TABLE" and node["table_name"].lower() not in common:
+                start, end = span(self.sql, node)
+                # The location covers an alias, too; the name alone is what gets replaced.
+                end = start + len(quote(node["table_name"]) if self.sql[start] == '"' else node["table_name"])
+                found.append(Source(node["table_name"], start, end, bool(node["alias"])))
+        return sorted(found, key=lambda source: source.start)
+
+    def bound(self, replace: Callable[[str], str | None]) -> str:
+        """Return the author's text with names of sources replaced.
+
+        Args:
+            replace: name of a source -> the SELECT to read instead, or None to leave the name.
+        """
+        text = self.sql
+        for source in reversed(self.sources()):
+            select = replace(source.name)
+            if select is not None:
+                alias = "" if source.has_alias else f" AS {quote(source.name)}"
+                text = f"{text[: source.start]}({select}){alias}{text[source.end :]}"
+        return text.strip().rstrip(";")
+
+    def expanded(self, models: Mapping[str, ReadModel], window: Callable[[str], str | None]) -> str:
+        """Return the text with layers written out and every table of events cut to a window.
+
+        Args:
+            models: the read models that it may be built on, by lower-case name.
+            window: name of a table of events -> the SELECT that reads the wanted part, None for all of it.
+        """
+
+        def replace(name: str) -> str | None:
+            layer = models.get(name.lower())
+            return window(name) if layer is None else layer.expanded(models, window)
+
+        return self.bound(replace)
+
+    def fingerprint(self, models: Mapping[str, ReadModel]) -> str:
+        """Return what tells this SELECT, with its layers, from another one."""
+        said = f"{self.keys}\n{self.expanded(models, lambda name: None)}"
+        return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
+
+    def __str__(self) -> str:
+        return f"{self.name} (key {', '.join(self.keys)})\n{self.sql.strip()}"
+
+
+def span(text: str, node: Node) -> tuple[int, int]:
+    """Return the characters of `text` that a node of its parse covers; DuckDB counts bytes."""
+    start, length = node["query_location"], node["query_location_length"]
+    data = text.encode()
+    begin = len(data[:start].decode())
+    return begin, begin + len(data[start : start + length].decode())
+
+
+def _common_names(tree: Any) -> set[str]:
+    """Names that a WITH gives."""
+    return {
+        entry["key"].lower()
+        for node in nodes(tree)
+        if isinstance(node.get("cte_map"), dict)
+        for entry in node["cte_map"]["map"]
+    }
+
+
+def _reasons(tree: Node, keys: tuple[str, ...]) -> Iterator[str]:
+    """Everything that keeps a SELECT from being a read model."""
+    yield from _column_reasons(tree, keys)
+    common = _common_names(tree)
+    for node in nodes(tree):
+        kind = node.get("type")
+        if kind == "BASE_TABLE":
+            if node["schema_name"] or node["catalog_name"]:
+                whole = f"{node['schema_name']}.{node['table_name']}"
+                yield f"it reads {whole}; name tables of events and read models alone"
+            if node.get("at_clause"):
+                yield "it reads a table AT a version; lab.as_of() asks about the past"
+        elif kind == "TABLE_FUNCTION":
+            name = node["function"]["function_name"].lower()
+            if name not in _TABLE_FUNCTIONS:
+                yield f"it reads {name}(), which is not the log"
+        elif kind == "LIMIT_MODIFIER" or kind == "LIMIT_PERCENT_MODIFIER":
+            yield "it has a LIMIT, which depends on the order of rows; put the LIMIT into the question"
+        elif kind == "DISTINCT_MODIFIER" and node.get("distinct_on_targets"):
+            yield "it has DISTINCT ON, which depends on the order of rows; use arg_max(…, position)"
+        if node.get("sample"):
+            yield "it samples rows, so it would answer differently every time"
+        if node.get("class") == "FUNCTION":
+            yield from _function_reasons(node)
+        elif node.get("class") == "WINDOW":
+            yield from _window_reasons(node)
+        elif node.get("class") == "COLUMN_REF" and len(node["column_names"]) == 1:
+            name = node["column_names"][0].lower()
+            if name in _KEYWORDS:
+                yield f"{name} is not a function of the events; use occurred_at or recorded_at"
+    for name in common:
+        if name.endswith("_events"):
+            yield f"WITH {name} hides a table of events; choose another name"
+    yield from _picking_reasons(tree)
+
+
+def _column_reasons(tree: Node, keys: tuple[str, ...]) -> Iterator[str]:
+    top = tree
+    while top["type"] == "SET_OPERATION_NODE":
+        top = (top.get("children") or [top["left"]])[0]
+    if top["type"] != "SELECT_NODE":
+        yield f"it is a {top['type']}, not a SELECT"
+        return
+    names: list[str] = []
+    for number, item in enumerate(top["select_list"], start=1):
+        if item["class"] == "STAR":
+            yield "it selects *; name its columns, so that a new field of an event does not change it"
+            continue
+        name = item_name(item)
+        if not name:
+            yield f"column {number} has no name; give it one with AS"
+        elif name.lower() in names:
+            yield f"two columns are called {name!r}"
+        elif name.startswith("_"):
+            yield f"the column {name!r} starts with an underscore; those are kept for the projection's own state"
+        names.append(name.lower())
+    for key in keys:
+        if key.lower() not in names:
+            yield f"the key {key!r} is not among its columns"
+
+
+def item_name(item: Node) -> str:
+    """Return the name of a select item, empty when it has none."""
+    if item["alias"]:
+        return str(item["alias"])
+    return str(item["column_names"][-1]) if item["class"] == "COLUMN_REF" else ""
+
+
+def _function_reasons(node: Node) -> Iterator[str]:
+    name = node["function_name"].lower()
+    known = function_catalogue().get(name)
+    if known is None:
+        if not node.get("is_operator"):
+            yield f"DuckDB has no function {name}()"
+        return
+    kind, stability, definition = known
+    if kind == "aggregate":
+        if name not in ORDERLESS | BY_ORDER | BY_ARGUMENT:
+            yield f"{name}() may depend on the order in which rows arrive; use an aggregate that does not"
+    elif kind in ("macro", "table_macro"):
+        if definition is None or not _pure(definition):
+            yield f"{name}() is not a function of the events: it asks the session or the catalogue"
+    elif stability not in (None, "CONSISTENT"):
+        yield f"{name}() is not a function of the events: it may answer differently tomorrow"
+    elif name.startswith("pg_") or name in ("read_text", "read_blob", "getenv", "query", "query_table"):
+        yield f"{name}() reads something else than the events"
+
+
+def _pure(definition: str) -> bool:
+    """Whether a macro's text calls only functions that always answer the same."""
+    try:
+        tree = syntax_tree(f"SELECT {definition}")
+    except QueryFailed:
+        return False
+    if any(node.get("type") in ("BASE_TABLE", "TABLE_FUNCTION", "SUBQUERY") for node in nodes(tree)):
+        return False
+    return not any(True for node in nodes(tree) if node.get("class") == "FUNCTION" for _ in _function_reasons(node))
+
+
+def _window_reasons(node: Node) -> Iterator[str]:
+    name = node["function_name"].lower()
+    ordered = any(_is_position(order["expression"]) for order in node["orders"])
+    if name in ("rank", "dense_rank", "percent_rank", "cume_dist"):
+        return
+    if not ordered and (node["orders"] or name not in ORDERLESS):
+        yield f"{name}() OVER (…) needs an order without ties: end its ORDER BY with position"
+
+
+def _picking_reasons(tree: Any) -> Iterator[str]:
+    """Aggregates that pick a row: their order must have no ties, which holds for the position in one table."""
+    for select in (node for node in nodes(tree) if node.get("type") == "SELECT_NODE"):
+        source = select["from_table"]
+        one_table = source["type"] == "BASE_TABLE"
+        for node in nodes([select["select_list"], select.get("having"), select.get("qualify")]):
+            if node.get("class") != "FUNCTION":
+                continue
+            name = node["function_name"].lower()
+            if name in BY_ORDER:
+                total = any(_is_position(order["expression"]) for order in node["order_bys"]["orders"])
+                needs = f"{name}(… ORDER BY position)"
+            elif name in BY_ARGUMENT:
+                by = node["arguments"][1]["expression"] if len(node["arguments"]) > 1 else {}
+                parts = [by, *(a["expression"] for a in by["arguments"])] if _is_row(by) else [by]
+                total = any(_is_position(part) for part in parts)
+                needs = f"{name}(…, position)"
+            else:
+                continue
+            if not total:
+                yield f"{name}() picks among rows without a total order; say {needs}"
+            elif not one_table:
+                yield f"{name}() picks by position over a join, where several rows share one; pick before joining"
+
+
+def _is_row(node: Node) -> bool:
+    return node.get("class") == "FUNCTION" and node["function_name"].lower() in ("row", "struct_pack")
+
+
+def _is_position(node: Node) -> bool:
+    return node.get("class") == "COLUMN_REF" and node["column_names"][-1].lower() == "position"
+
+
+def sum_probes(model: ReadModel) -> Iterator[ReadModel]:
+    """Yield, for every sum or average in a read model, a SELECT of that sum alone.
+
+    Its type tells whether exact numbers are added: DuckDB gives DOUBLE only for a sum of DOUBLE.
+    """
+    common = model.tree["cte_map"]["map"]
+    for select in (node for node in nodes(model.tree) if node.get("type") == "SELECT_NODE"):
+        own = [entry for entry in select["cte_map"]["map"] if entry not in common]
+        for node in nodes(select["select_list"]):
+            if node.get("class") in ("FUNCTION", "WINDOW") and node["function_name"].lower() in SUMS:
+                alone = syntax_tree("SELECT sum(x)")["select_list"][0] | {"arguments": node["arguments"]}
+                probe = select | {
+                    "select_list": [alone],
+                    "cte_map": {"map": [*common, *own]},
+                    "modifiers": [],
+                    "group_expressions": [],
+                    "group_sets": [],
+                    "having": None,
+                    "qualify": None,
+                }
+                yield Derived(model.name, model.key, syntax_text(probe))
+
+
+class Derived(ReadModel):
+    """A SELECT made from a read model's own, whose parts were checked with it."""
+
+    def __post_init__(self) -> None:
+        pass

@@ -1,0 +1,125 @@
+"""Time travel: every read model as of a moment, from the log alone.
+
+Owns the meaning of a moment. `position` and `recorded` cut the log where the store stood: what was known then.
+`occurred` keeps the events that had happened by then, as they are known now. Together: what was believed on one day
+about another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from typing import Any
+
+from cqrs_lab.database import quote
+from cqrs_lab.errors import InvalidMoment, QueryFailed
+from cqrs_lab.log import naive
+from cqrs_lab.messages import utc
+from cqrs_lab.read.models import ReadModel
+from cqrs_lab.read.serving import Servings
+from cqrs_lab.rows import Rows
+
+Moment = datetime | date
+"""An aware datetime, or a date, which means the end of that day in UTC."""
+
+
+def moment(value: Moment, name: str) -> datetime:
+    """Return an aware datetime in UTC.
+
+    Raises:
+        InvalidMoment: naive, or neither a datetime nor a date.
+    """
+    if isinstance(value, datetime):
+        try:
+            return utc(value)
+        except ValueError as error:
+            raise InvalidMoment(f"{name}={value!r}: {error}") from None
+    if isinstance(value, date):
+        return datetime.combine(value, time.max, UTC)
+    raise InvalidMoment(f"{name}={value!r} is neither a datetime nor a date")
+
+
+@dataclass(frozen=True)
+class Past:
+    """The store as of a moment; made by `Lab.as_of`.
+
+    Attributes:
+        position: the last position that counts.
+        occurred: only events that had occurred by then count; None: all of them.
+    """
+
+    servings: Servings
+    position: int
+    occurred: datetime | None = None
+
+    def get(self, model: ReadModel | str, *key: Any) -> dict[str, Any] | None:
+        """Return the row that the read model had for a key, None when it had none."""
+        found = self.servings.find(model)
+        if len(key) != len(found.keys):
+            raise QueryFailed(f"{found.name} has the key {', '.join(found.keys)}; {len(key)} values were given")
+        rows = self._where(found, dict(zip(found.keys, key, strict=True))).dicts()
+        return rows[0] if rows else None
+
+    def where(self, model: ReadModel | str, **equals: Any) -> Rows:
+        """Return the rows that the read model had with these values, ordered by key."""
+        return self._where(self.servings.find(model), equals)
+
+    def rows(self, model: ReadModel | str) -> Rows:
+        """Return all rows that the read model had, ordered by key."""
+        return self.where(model)
+
+    def sql(self, question: str) -> Rows:
+        """Return the answer to a SELECT over read models and tables of events as they were.
+
+        Raises:
+            QueryFailed: DuckDB refused it, or it is not one SELECT.
+        """
+        folded = question.lower()
+        views = {
+            category.table: self._window(category.table)
+            for category in self.servings.log.categories.values()
+            if category.table.lower() in folded
+        }
+        views |= {model.name: self._text(model) for model in self.servings.mentioned(question)}
+        return Rows(self.servings.log.database, question, views=views)
+
+    def __repr__(self) -> str:
+        occurred = f", occurred by {self.occurred.isoformat()}" if self.occurred else ""
+        return f"<the past: up to position {self.position} of {self.servings.log.head}{occurred}>"
+
+    def _where(self, model: ReadModel, equals: dict[str, Any]) -> Rows:
+        condition, params = self.servings.conditions(model, equals)
+        order = ", ".join(map(quote, model.keys))
+        # DuckDB pushes a condition on the key below the GROUP BY, so that one row costs one scan and no fold.
+        sql = f"SELECT * FROM ({self._text(model)}) WHERE {condition} ORDER BY {order}"
+        return Rows(self.servings.log.database, sql, params)
+
+    def _text(self, model: ReadModel) -> str:
+        return model.expanded(self.servings.models, self._window)
+
+    def _window(self, table: str) -> str:
+        # In full, because a temporary view of the same name may stand before it.
+        name = f"{quote(self.servings.log.database.catalog)}.main.{quote(table)}"
+        occurred = f" AND occurred_at <= TIMESTAMP '{naive(self.occurred)}'" if self.occurred else ""
+        return f"SELECT * FROM {name} WHERE position <= {int(self.position)}{occurred}"
+
+
+def as_of(
+    servings: Servings,
+    *,
+    position: int | None = None,
+    recorded: Moment | None = None,
+    occurred: Moment | None = None,
+) -> Past:
+    """Return the store as of a moment (see `Lab.as_of`)."""
+    head = servings.log.head
+    last = head
+    if position is None and recorded is None and occurred is None:
+        raise InvalidMoment("say which moment: position=, recorded= or occurred=")
+    if position is not None:
+        if isinstance(position, bool) or not isinstance(position, int) or not 0 <= position <= head:
+            raise InvalidMoment(f"position={position!r} is not a whole number from 0 to the head, {head}")
+        last = position
+    if recorded is not None:
+        last = min(last, servings.log.position_recorded_by(moment(recorded, "recorded")))
+    return Past(servings, last, None if occurred is None else moment(occurred, "occurred"))

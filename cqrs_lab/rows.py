@@ -1,0 +1,124 @@
+"""Rows: the answer to a question, not fetched until somebody looks.
+
+Owns the shapes an answer can take (Polars, pandas, Arrow, tuples, a notebook's table) and gives every time as
+aware UTC. The question is asked once; every shape shows the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+import polars
+import pyarrow as pa
+
+from cqrs_lab.database import Database
+
+_SHOWN = 10
+
+
+class Rows:
+    """The rows of one SELECT, fetched at the first look and kept.
+
+    Args:
+        database: where to ask.
+        sql: one SELECT.
+        params: its values.
+        views: temporary views for this question alone, name to SELECT (see `Database.arrow`); text that comes
+            from a user is always given some, at least an empty mapping.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        sql: str,
+        params: Sequence[Any] = (),
+        views: Mapping[str, str] | None = None,
+    ) -> None:
+        self._database, self._sql, self._params, self._views = database, sql, tuple(params), views
+        if views is not None:
+            # A wrong question fails where it is asked, not where it is first looked at.
+            database.check_select(sql)
+            if sql.lstrip()[:7].upper() != "EXPLAIN":
+                self._ask(f"SELECT * FROM (\n{sql.strip().rstrip(';')}\n) LIMIT 0")
+
+    @classmethod
+    def of(cls, database: Database, table: pa.Table) -> Rows:
+        """Return a table that is there already as Rows."""
+        rows = cls(database, "")
+        rows.__dict__["_table"] = aware(table)
+        return rows
+
+    def arrow(self) -> pa.Table:
+        """Return the rows as an Arrow table; times are timestamps in UTC."""
+        return self._table
+
+    def pl(self) -> polars.DataFrame:
+        """Return the rows as a Polars frame; money stays Decimal."""
+        frame = polars.from_arrow(self._table)
+        assert isinstance(frame, polars.DataFrame)
+        return frame
+
+    def df(self) -> pd.DataFrame:
+        """Return the rows as a pandas frame; money stays Decimal, in object columns."""
+        return self._table.to_pandas()
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """Return the rows as tuples of Python values."""
+        return list(zip(*(column.to_pylist() for column in self._table.columns), strict=True))
+
+    def dicts(self) -> list[dict[str, Any]]:
+        """Return the rows as dicts, column name to Python value."""
+        return self._table.to_pylist()
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns, in order."""
+        return list(self._table.column_names)
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        return iter(self.fetchall())
+
+    def __repr__(self) -> str:
+        return repr(self._shown())
+
+    def _repr_html_(self) -> str:
+        return str(self._shown()._repr_html_())
+
+    def _shown(self) -> polars.DataFrame:
+        """The first rows only: looking at ten rows of three million must not fetch three million."""
+        if "_table" not in self.__dict__ and self._views is None:
+            table = aware(self._ask(f"SELECT * FROM ({self._sql}) LIMIT {_SHOWN + 1}"))
+            if table.num_rows > _SHOWN:
+                frame = polars.from_arrow(table.slice(0, _SHOWN))
+                assert isinstance(frame, polars.DataFrame)
+                return frame
+        return self.pl()
+
+    def _ask(self, sql: str) -> pa.Table:
+        return self._database.arrow(sql, self._params, views=self._views)
+
+    @cached_property
+    def _table(self) -> pa.Table:
+        return aware(self._ask(self._sql))
+
+
+def aware(table: pa.Table) -> pa.Table:
+    """Return the table with every naive timestamp marked as UTC, which is what the store keeps."""
+    wanted = pa.schema([field.with_type(_aware_type(field.type)) for field in table.schema])
+    return table if wanted == table.schema else table.cast(wanted)
+
+
+def _aware_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(kind) and kind.tz is None:
+        return pa.timestamp(kind.unit, tz="UTC")
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_aware_type(field.type)) for field in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_aware_type(kind.value_type)))
+    return kind

@@ -1,0 +1,1 @@
+"""The workbench: workloads, importers, latency, figures and widgets over a lab."""
