@@ -256,12 +256,14 @@ class Heads:
         position: the last committed position; readers go no further.
         recorded_at: the latest recorded_at, so that it never decreases.
         stream_no: the last number given to a stream.
+        tables: the categories in the file, also those that a domain does not declare, with their fields.
         streams: (stream_no, version) of streams written lately; only appends touch it, under the append lock.
     """
 
     position: int = 0
     recorded_at: datetime = datetime.min
     stream_no: int = 0
+    tables: dict[str, list[str]] = field(default_factory=dict)
     streams: LRUCache[str, tuple[int, int]] = field(default_factory=lambda: LRUCache(100_000))
 
 
@@ -290,10 +292,11 @@ class Log:
                 raise DeclarationError(f"categories {name!r} and {by_fold[name.lower()]!r} differ only in case")
         with database.lock(APPEND):
             self._prepare()
-            if database not in _HEADS:
-                _HEADS[database] = Heads()
+            new = database not in _HEADS
+            self.heads = _HEADS.setdefault(database, Heads())
+            self.heads.tables = self._tables()
+            if new:
                 self.reload()
-        self.heads = _HEADS[database]
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -346,7 +349,7 @@ class Log:
             Rows with position, stream, version, type, occurred_at, recorded_at, event_id, correlation_id,
             causation_id and data: the event's fields as JSON.
         """
-        tables = self._tables()
+        tables = self.heads.tables
         if category is not None and category not in tables:
             raise DeclarationError(f"there is no category {category!r}; there are {', '.join(tables) or 'none'}")
         parts: list[str] = []
@@ -387,7 +390,7 @@ class Log:
             self.database.execute(
                 f"SELECT max(position) FROM {quote(f'{name}_events')} WHERE recorded_at <= ?", [naive(moment)]
             )[0][0]
-            for name in self._tables()
+            for name in self.heads.tables
         ]
         return max((p for p in positions if p is not None), default=0)
 
@@ -397,7 +400,7 @@ class Log:
             self.database.execute(
                 f"SELECT arg_min(recorded_at, position) FROM {quote(f'{name}_events')} WHERE position > ?", [position]
             )[0][0]
-            for name in self._tables()
+            for name in self.heads.tables
         ]
         known = [t.replace(tzinfo=UTC) for t in times if t is not None]
         return min(known, default=None)
@@ -406,10 +409,10 @@ class Log:
 
     def reload(self) -> None:
         """Read the heads from the tables; called at open and after a write that did not end well."""
-        heads = _HEADS[self.database]
+        heads = self.heads
         ends = [
             self.database.execute(f"SELECT max(position), max(recorded_at) FROM {quote(f'{name}_events')}")[0]
-            for name in self._tables()
+            for name in self.heads.tables
         ]
         heads.position = max((p for p, _ in ends if p is not None), default=0)
         heads.recorded_at = max((t for _, t in ends if t is not None), default=datetime.min)
@@ -417,7 +420,6 @@ class Log:
         heads.streams.clear()
 
     def _tables(self) -> dict[str, list[str]]:
-        """The categories in the file, also those that this domain does not declare, with their fields."""
         rows = self.database.execute(
             """SELECT category, list(column_name ORDER BY column_index) FROM categories
                JOIN duckdb_columns() ON table_name = category || '_events' AND schema_name = 'main'

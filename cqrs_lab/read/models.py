@@ -190,14 +190,7 @@ def _reasons(tree: Node, keys: tuple[str, ...]) -> Iterator[str]:
             yield "it has DISTINCT ON, which depends on the order of rows; use arg_max(…, position)"
         if node.get("sample"):
             yield "it samples rows, so it would answer differently every time"
-        if node.get("class") == "FUNCTION":
-            yield from _function_reasons(node)
-        elif node.get("class") == "WINDOW":
-            yield from _window_reasons(node)
-        elif node.get("class") == "COLUMN_REF" and len(node["column_names"]) == 1:
-            name = node["column_names"][0].lower()
-            if name in _KEYWORDS:
-                yield f"{name} is not a function of the events; use occurred_at or recorded_at"
+        yield from _call_reasons(node)
     for name in common:
         if name.endswith("_events"):
             yield f"WITH {name} hides a table of events; choose another name"
@@ -236,6 +229,18 @@ def item_name(item: Node) -> str:
     return str(item["column_names"][-1]) if item["class"] == "COLUMN_REF" else ""
 
 
+def _call_reasons(node: Node) -> Iterator[str]:
+    """What is wrong with a node that calls something."""
+    if node.get("class") == "FUNCTION":
+        yield from _function_reasons(node)
+    elif node.get("class") == "WINDOW":
+        yield from _window_reasons(node)
+    elif node.get("class") == "COLUMN_REF" and len(node["column_names"]) == 1:
+        name = node["column_names"][0].lower()
+        if name in _KEYWORDS:
+            yield f"{name} is not a function of the events; use occurred_at or recorded_at"
+
+
 def _function_reasons(node: Node) -> Iterator[str]:
     name = node["function_name"].lower()
     known = function_catalogue().get(name)
@@ -247,7 +252,7 @@ def _function_reasons(node: Node) -> Iterator[str]:
     if kind == "aggregate":
         if name not in ORDERLESS | BY_ORDER | BY_ARGUMENT:
             yield f"{name}() may depend on the order in which rows arrive; use an aggregate that does not"
-    elif kind in ("macro", "table_macro"):
+    elif kind == "macro":
         if definition is None or not _pure(definition):
             yield f"{name}() is not a function of the events: it asks the session or the catalogue"
     elif stability not in (None, "CONSISTENT"):
@@ -264,7 +269,7 @@ def _pure(definition: str) -> bool:
         return False
     if any(node.get("type") in ("BASE_TABLE", "TABLE_FUNCTION", "SUBQUERY") for node in nodes(tree)):
         return False
-    return not any(True for node in nodes(tree) if node.get("class") == "FUNCTION" for _ in _function_reasons(node))
+    return not any(True for node in nodes(tree) for _ in _call_reasons(node))
 
 
 def _window_reasons(node: Node) -> Iterator[str]:

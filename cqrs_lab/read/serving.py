@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
+from weakref import WeakKeyDictionary
 
 import pandas as pd
 import polars
@@ -58,6 +59,20 @@ class Explanation:
         return "\n\n".join(parts)
 
     __repr__ = __str__
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a stored serving says of itself: its mode, the SELECT that made its rows, the position they tell."""
+
+    mode: str
+    fingerprint: str
+    position: int
+
+
+# Known in memory because one process holds the file; reading a row by key would cost twice as much with a look at the
+# table before it.
+_CHECKPOINTS: WeakKeyDictionary[Database, dict[tuple[str, str], Checkpoint]] = WeakKeyDictionary()
 
 
 class Served:
@@ -128,13 +143,13 @@ class Served:
         if self.as_ == "view":
             return self._side.log.head
         found = self._side.checkpoint(self.model, self.as_)
-        return found[1] if found else 0
+        return found.position if found else 0
 
     @property
     def state(self) -> str:
         """Whether the rows are usable: "ok", or "rebuild needed" when another SELECT made them."""
         found = self._side.checkpoint(self.model, self.as_)
-        return "ok" if found is None or found[0] == self._fingerprint else "rebuild needed"
+        return "ok" if found is None or found.fingerprint == self._fingerprint else "rebuild needed"
 
     def catch_up(self, *, to: int | None = None) -> int:
         """Move a projection forward to the head, or to a position before it, and return where it is.
@@ -159,9 +174,8 @@ class Served:
                 self._build(end)
                 return end
             fold = merge.stored().expanded(self._side.models, self._window(start, end))
-            with _writing(self.model, self._database):
+            with self._moving_to(end):
                 self._database.execute(merge.statement(self._table, fold))
-                self._set_checkpoint(end)
             return end
 
     def refresh(self) -> int:
@@ -226,9 +240,8 @@ class Served:
 
     def _create_view(self) -> None:
         text = self.model.expanded(self._side.models, lambda name: None)
-        with _writing(self.model, self._database):
+        with self._moving_to(0):
             self._database.execute(f"CREATE OR REPLACE VIEW {self._table} AS {text}")
-            self._set_checkpoint(0)
 
     def _build(self, head: int) -> None:
         """Build the table beside the old one and swap them, in one transaction.
@@ -239,19 +252,35 @@ class Served:
         stored = merge.stored() if isinstance(merge, Merge) else self.model
         fold = stored.expanded(self._side.models, self._window(0, head))
         beside = f"{quote(self.as_)}.{quote(f'_next_{self.model.name}')}"
-        with _writing(self.model, self._database):
+        with self._moving_to(head):
             self._database.execute(f"CREATE TABLE {beside} AS {fold}")
             if self.as_ == "projection":
                 self._database.execute(f"ALTER TABLE {beside} ADD PRIMARY KEY ({self._order()})")
             self._database.execute(f"DROP TABLE IF EXISTS {self._table}")
             self._database.execute(f"ALTER TABLE {beside} RENAME TO {quote(self.model.name)}")
-            self._set_checkpoint(head)
 
-    def _set_checkpoint(self, position: int) -> None:
-        self._database.execute(
-            "INSERT OR REPLACE INTO servings VALUES (?, ?, ?, ?, ?)",
-            [self.model.name, self.as_, self.mode, self._fingerprint, position],
-        )
+    @contextmanager
+    def _moving_to(self, position: int) -> Iterator[None]:
+        """A transaction in which rows and checkpoint move together; its failures name the read model."""
+        checkpoint = Checkpoint(self.mode, self._fingerprint, position)
+        try:
+            with self._database.transaction():
+                yield
+                self._database.execute(
+                    "INSERT OR REPLACE INTO servings VALUES (?, ?, ?, ?, ?)",
+                    [self.model.name, self.as_, self.mode, self._fingerprint, position],
+                )
+            self._side.checkpoints[self.model.name, self.as_] = checkpoint
+        except ConstraintViolated as error:
+            raise ProjectionFailed(
+                f"the rows of {self.model.name} do not fit its key ({', '.join(self.model.keys)}): {error}. "
+                "Group by the key, and leave out rows where it is NULL"
+            ) from error
+        except QueryFailed as error:
+            raise ProjectionFailed(f"the rows of {self.model.name} could not be made: {error}") from error
+        except KeyboardInterrupt:
+            self._side.load_checkpoints()  # it may have come just after the commit
+            raise
 
     def _window(self, start: int, end: int) -> Callable[[str], str]:
         """The events after `start` up to `end`. Whole numbers, so they may stand in the text of a view."""
@@ -294,6 +323,8 @@ class Servings:
         self.models: dict[str, ReadModel] = {}
         self._bound: dict[ReadModel, tuple[str, ...]] = {}
         self._merges: dict[ReadModel, Merge | str] = {}
+        if log.database not in _CHECKPOINTS:
+            self.load_checkpoints()
         for model in models:
             if model.name.lower() in self.models:
                 raise ReadModelRefused(f"two read models are called {model.name!r}; names differ in more than case")
@@ -342,8 +373,11 @@ class Servings:
 
     def served(self) -> list[Served]:
         """Return every serving in the store whose read model is declared here."""
-        rows = self.log.database.execute("SELECT model, served_as, mode FROM servings ORDER BY model, served_as")
-        return [Served(self, self.models[m.lower()], as_, mode) for m, as_, mode in rows if m.lower() in self.models]
+        return [
+            Served(self, self.models[name.lower()], cast(ServedAs, as_), checkpoint.mode)
+            for (name, as_), checkpoint in sorted(self.checkpoints.items())
+            if name.lower() in self.models
+        ]
 
     def freshest(self, model: ReadModel) -> Served:
         """Return the serving that tells most of the log; among equals the one that is cheapest to read.
@@ -363,12 +397,19 @@ class Servings:
                 served.catch_up()
         return self.log.head
 
-    def checkpoint(self, model: ReadModel, as_: str) -> tuple[str, int] | None:
-        """Return (fingerprint, position) of a stored serving, None when there is none."""
-        found = self.log.database.execute(
-            "SELECT fingerprint, position FROM servings WHERE model = ? AND served_as = ?", [model.name, as_]
-        )
-        return found[0] if found else None
+    @property
+    def checkpoints(self) -> dict[tuple[str, str], Checkpoint]:
+        """The stored servings, by name of the read model and way of serving."""
+        return _CHECKPOINTS[self.log.database]
+
+    def checkpoint(self, model: ReadModel, as_: str) -> Checkpoint | None:
+        """Return what a stored serving says of itself, None when there is none."""
+        return self.checkpoints.get((model.name, as_))
+
+    def load_checkpoints(self) -> None:
+        """Read the checkpoints from the table."""
+        rows = self.log.database.execute("SELECT model, served_as, mode, fingerprint, position FROM servings")
+        _CHECKPOINTS[self.log.database] = {(name, as_): Checkpoint(*rest) for name, as_, *rest in rows}
 
     def mentioned(self, sql: str) -> Iterator[ReadModel]:
         """Yield the read models whose names occur in a text."""
@@ -479,18 +520,3 @@ def _as_dict(columns: Iterable[str], row: Row) -> dict[str, Any]:
         name: value.replace(tzinfo=UTC) if isinstance(value, datetime) else value
         for name, value in zip(columns, row, strict=True)
     }
-
-
-@contextmanager
-def _writing(model: ReadModel, database: Database) -> Iterator[None]:
-    """A transaction whose failures name the read model."""
-    try:
-        with database.transaction():
-            yield
-    except ConstraintViolated as error:
-        raise ProjectionFailed(
-            f"the rows of {model.name} do not fit its key ({', '.join(model.keys)}): {error}. "
-            "Group by the key, and leave out rows where it is NULL"
-        ) from error
-    except QueryFailed as error:
-        raise ProjectionFailed(f"the rows of {model.name} could not be made: {error}") from error

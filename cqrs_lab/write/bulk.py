@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
-from pydantic import BaseModel, ValidationError
+from pydantic import AllowInfNan, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -95,7 +96,7 @@ def to_arrow(table: Table) -> pa.Table:
         raise InvalidTable(f"the column name {ROW!r} is taken for the row's number; rename it", column=ROW)
     if len(set(arrow.column_names)) != arrow.num_columns:
         raise InvalidTable("two columns have the same name; rename one")
-    return arrow.append_column(ROW, pa.array(range(1, arrow.num_rows + 1), pa.int64()))
+    return arrow.append_column(ROW, pa.array(np.arange(1, arrow.num_rows + 1)))
 
 
 def plan(category: Category, schema: pa.Schema) -> Plan:
@@ -151,6 +152,10 @@ def check(database: Database, source: str, category: Category, table: pa.Table, 
     """
     if not table.num_rows:
         return
+    every = " AND ".join(f"({rule.condition})" for _, rule in plan.rules)
+    good = database.execute(f"SELECT count(*) FILTER ({every}) FROM {source}")[0][0]
+    if good == table.num_rows and not plan.by_hand:
+        return  # the first bad row is looked for only when there is one: 0.4 s instead of 0.8 s for 3.35 M rows
     firsts = ", ".join(f"min({ROW}) FILTER (NOT coalesce({rule.condition}, false))" for _, rule in plan.rules)
     found = database.execute(f"SELECT {firsts} FROM {source}")[0]
     bad = [(row, number) for number, row in enumerate(found) if row is not None]
@@ -294,6 +299,8 @@ def _convert(
         finite = f"isfinite({x}) AND " if pa.types.is_floating(source) else ""
         back = f"CAST({cast} AS DOUBLE)" if finite else cast
         digits, places = decimal_limits([*metadata, *more])
+        if _fits(source, kind, digits, places):
+            return f"CAST({x} AS {target})", []
         words = "is a whole number of 64 bits" if kind is int else f"has at most {places} places and {digits} digits"
         return cast, [Rule(f"{finite}{cast} IS NOT NULL AND {back} = {x}", words)]
     if kind is float and (is_number or pa.types.is_floating(source)):
@@ -347,6 +354,17 @@ def _convert_struct(
     return f"CAST(CASE WHEN {x} IS NULL THEN NULL ELSE struct_pack({', '.join(packed)}) END AS {target})", rules
 
 
+def _fits(source: pa.DataType, kind: type, digits: int, places: int) -> bool:
+    """Whether every number of a column's type fits the field's."""
+    if kind is int:
+        return bool(pa.types.is_signed_integer(source))
+    return (
+        bool(pa.types.is_decimal(source))
+        and source.scale <= places
+        and (source.precision - source.scale <= digits - places)
+    )
+
+
 def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
@@ -374,7 +392,7 @@ def _needs_python(model: type[BaseModel]) -> bool:
 def _odd(annotation: Any, metadata: Sequence[Any]) -> bool:
     kind, more, _ = unwrap(annotation)
     for item in [*metadata, *more]:
-        known = type(item) in _COMPARISONS or isinstance(item, (MinLen, MaxLen))
+        known = type(item) in _COMPARISONS or isinstance(item, (MinLen, MaxLen, AllowInfNan))
         general = type(item).__name__ == "_PydanticGeneralMetadata" and set(vars(item)) <= {
             "pattern", "max_digits", "decimal_places", "allow_inf_nan",
         }  # fmt: skip

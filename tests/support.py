@@ -1,0 +1,140 @@
+"""What several tests need: random histories, ways to append them, and a strict comparison of relations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+from hypothesis import strategies as st
+
+from cqrs_lab import Event, Lab
+from cqrs_lab.shop import OrderCancelled, OrderDelivered, OrderLine, OrderPaid, OrderPlaced, OrderShipped, orders
+
+START = datetime(2025, 1, 1, tzinfo=UTC)
+
+ids = st.sampled_from(["o-1", "o-2", "o-3", "ö/4", "x'; DROP TABLE streams; --"])
+money = st.decimals(0, 10_000, places=2)
+lines = st.lists(
+    st.builds(OrderLine, product_id=st.sampled_from(["p-1", "p-2"]), quantity=st.integers(1, 9), unit_price=money),
+    max_size=3,
+)
+maybe = st.none()
+events = st.one_of(
+    st.builds(
+        OrderPlaced,
+        order_id=ids,
+        customer_id=st.sampled_from(["c-1", "c-2"]) | maybe,
+        lines=lines,
+        total=money | maybe,
+        freight=money | maybe,
+    ),
+    st.builds(OrderPaid, order_id=ids, amount=money | maybe, method=st.just("card")),
+    st.builds(OrderShipped, order_id=ids, tracking_number=st.text(min_size=1, max_size=3)),
+    st.builds(OrderDelivered, order_id=ids),
+    st.builds(OrderCancelled, order_id=ids, reason=st.just("changed my mind")),
+)
+minutes = st.integers(0, 60 * 24 * 5)
+histories = st.lists(st.tuples(events, minutes), max_size=25)
+"""Any facts in any order, each with the minutes after START at which it occurred."""
+
+
+def append(lab: Lab, history: Iterable[tuple[Event, int]]) -> None:
+    """Append facts one by one, as a program that records what happened elsewhere would."""
+    for event, minute in history:
+        lab._store.append(
+            orders.log_category,
+            event.order_id,
+            [event],
+            context=_context(START + timedelta(minutes=minute)),
+        )
+
+
+def _context(occurred_at: datetime) -> Any:
+    from cqrs_lab.write.event_store import Context
+
+    return Context(occurred_at=occurred_at)
+
+
+def as_table(history: Sequence[tuple[Event, int]]) -> pa.Table:
+    """Return a history as a table for append_table."""
+    line = pa.struct([("product_id", pa.string()), ("quantity", pa.int64()), ("unit_price", pa.decimal128(18, 2))])
+    schema = pa.schema(
+        [
+            ("id", pa.string()),
+            ("type", pa.string()),
+            ("occurred_at", pa.timestamp("us", "UTC")),
+            ("source_status", pa.string()),
+            ("customer_id", pa.string()),
+            ("lines", pa.list_(line)),
+            ("total", pa.decimal128(18, 2)),
+            ("freight", pa.decimal128(18, 2)),
+            ("amount", pa.decimal128(18, 2)),
+            ("method", pa.string()),
+            ("tracking_number", pa.string()),
+            ("reason", pa.string()),
+        ]
+    )
+    rows = [
+        {
+            "id": event.order_id,
+            "type": type(event).__name__,
+            "occurred_at": START + timedelta(minutes=minute),
+            **{k: v for k, v in orders.log_category.encode(event).items() if k != "order_id"},
+        }
+        for event, minute in history
+    ]
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def fold_summary(history: Iterable[tuple[Event, int]]) -> dict[str, dict[str, Any]]:
+    """Return what order_summary should hold, folded in plain Python."""
+    rank = ["OrderPlaced", "OrderPaid", "OrderShipped", "OrderDelivered", "OrderCancelled"]
+    names = ["PENDING", "PAID", "SHIPPED", "DELIVERED", "CANCELLED"]
+    rows: dict[str, dict[str, Any]] = {}
+    stages: dict[str, int] = {}
+    for event, minute in history:
+        at = START + timedelta(minutes=minute)
+        new = {
+            "order_id": event.order_id,
+            "customer_id": None,
+            "status": "PENDING",
+            "total": None,
+            "paid": Decimal(0),
+            "item_count": 0,
+            "version": 0,
+            "created_at": None,
+            "updated_at": at,
+        }
+        row = rows.setdefault(event.order_id, new)
+        row["version"] += 1
+        row["updated_at"] = max(row["updated_at"], at)
+        stage = rank.index(type(event).__name__)
+        stages[event.order_id] = max(stages.get(event.order_id, 0), stage)
+        row["status"] = names[stages[event.order_id]]
+        if isinstance(event, OrderPlaced):
+            row["customer_id"] = _largest(row["customer_id"], event.customer_id)
+            row["total"] = _largest(row["total"], event.total)
+            row["item_count"] += sum(line.quantity for line in event.lines)
+            row["created_at"] = _largest(row["created_at"], at)
+        elif isinstance(event, OrderPaid):
+            row["paid"] += event.amount or 0
+    return rows
+
+
+def _largest(one: Any, other: Any) -> Any:
+    known = [value for value in (one, other) if value is not None]
+    return max(known, default=None)
+
+
+def assert_same(lab: Lab, one: str, other: str) -> None:
+    """Assert that two SELECTs give the same columns, of the same types, and the same rows as often."""
+    database = lab._log.database
+    types_of_one, types_of_other = (
+        [row[:2] for row in database.execute(f"DESCRIBE {select}")] for select in (one, other)
+    )
+    assert types_of_one == types_of_other
+    difference = database.execute(f"(({one}) EXCEPT ALL ({other})) UNION ALL (({other}) EXCEPT ALL ({one}))")
+    assert difference == []

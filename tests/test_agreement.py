@@ -1,0 +1,266 @@
+"""The one idea: a read model, declared once, says the same in every serving and as of any moment."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support import START, append, as_table, assert_same, events, fold_summary, histories, minutes
+
+from cqrs_lab import ReadModel, open_shop
+from cqrs_lab.errors import RuleViolated
+from cqrs_lab.shop import OrderLine, PayOrder, PlaceOrder, daily_orders, order_summary
+
+MERGED = [
+    order_summary,
+    daily_orders,
+    ReadModel(
+        "all_aggregates",
+        "order_id",
+        """SELECT order_id, count(*) AS n, count(total) AS totals, count_if(type = 'OrderPaid') AS paid,
+                  sum(total) AS total, min(total) AS low, max(total) AS high,
+                  bool_and(type <> 'OrderPaid') AS never, bool_or(total > 5000) AS big,
+                  bit_and(version) AS a, bit_or(version) AS o,
+                  arg_max(method, position) AS latest, arg_min(customer_id, position) AS first_customer,
+                  max_by(type, position) FILTER (WHERE total IS NULL) AS last_type,
+                  sum(total) FILTER (type = 'OrderPlaced' AND total < 100) AS small
+           FROM order_events GROUP BY order_id""",
+    ),
+    ReadModel(
+        "by_two_keys",
+        ("day", "kind"),
+        """SELECT date_trunc('day', occurred_at) AS day, type AS kind, count(*) AS n,
+                  round(100 * sum(total) / count(*), 2) AS mean, max(position) - min(position) AS spread
+           FROM order_events AS e WHERE e.version < 4 GROUP BY ALL""",
+    ),
+    ReadModel("by_number", "kind", "select type as kind, count(*) n from order_events group by 1"),
+    ReadModel(
+        "odd_text",
+        "order_id",
+        """/* naïve */ SELECT -- , FROM
+             order_id, 'a, FROM (' || max(type) AS "quoted, name", max('FROM') from_
+           FROM "order_events" "e" GROUP BY "e".order_id""",
+    ),
+    ReadModel("only_keys", "order_id", "SELECT order_id FROM order_events GROUP BY order_id"),
+]
+RECOMPUTED = [
+    ReadModel("medians", "order_id", "SELECT order_id, median(total) AS m FROM order_events GROUP BY order_id"),
+    ReadModel("means", "order_id", "SELECT order_id, avg(total) AS m FROM order_events GROUP BY order_id"),
+    ReadModel("distinct", "kind", "SELECT type AS kind, count(DISTINCT order_id) AS n FROM order_events GROUP BY type"),
+    ReadModel(
+        "having", "order_id", "SELECT order_id, count(*) AS n FROM order_events GROUP BY order_id HAVING count(*) > 1"
+    ),
+    ReadModel(
+        "units",
+        "product_id",
+        """SELECT line.product_id AS product_id, sum(line.quantity) AS units
+           FROM (SELECT unnest(lines) AS line FROM order_events) GROUP BY ALL""",
+    ),
+    ReadModel(
+        "valid_time",
+        "order_id",
+        "SELECT order_id, arg_max(type, (occurred_at, position)) AS t FROM order_events GROUP BY order_id",
+    ),
+    ReadModel("layered", "status", "SELECT status, count(*) AS n, sum(total) AS t FROM order_summary GROUP BY status"),
+    ReadModel(
+        "layered_twice",
+        "status",
+        """WITH big AS (SELECT status, n FROM layered WHERE n > 1)
+           SELECT status, big.n, s.orders FROM big
+           JOIN (SELECT status, count(*) AS orders FROM order_summary AS o GROUP BY ALL) AS s USING (status)""",
+    ),
+    ReadModel(
+        "subquery",
+        "order_id",
+        """SELECT order_id, count(*) AS n, (SELECT max(position) FROM order_events) AS last
+           FROM order_events GROUP BY order_id""",
+    ),
+]
+
+
+@pytest.mark.parametrize("model", MERGED + RECOMPUTED, ids=lambda model: model.name)
+@given(history=histories, cuts=st.lists(st.integers(0, 30), max_size=4), at=st.integers(0, 30))
+@settings(max_examples=10, deadline=None)
+def test_every_serving_agrees_for_random_histories_and_cuts(model, history, cuts, at):
+    """View, materialized after refresh, projection after catch-up in random cuts, and as of the head are equal."""
+    with open_shop() as lab:
+        for other in RECOMPUTED:
+            lab._servings.declare(other)
+        append(lab, history[: len(history) // 3])
+        view, kept = lab.serve(model, as_="view"), lab.serve(model, as_="materialized")
+        moved = lab.serve(model, as_="projection")
+        append(lab, history[len(history) // 3 :])
+        for cut in sorted(cuts):
+            moved.catch_up(to=cut)
+            assert_same(lab, moved._select(), lab.as_of(position=moved.position)._text(model))
+        lab.catch_up()
+        kept.refresh()
+        for serving in (kept, moved):
+            assert serving.position == lab.head
+            assert_same(lab, view._select(), serving._select())
+        assert_same(lab, view._select(), lab.as_of(position=lab.head)._text(model))
+        before = view.rows().fetchall()
+        moved.rebuild()
+        assert moved.rows().fetchall() == before
+        past = min(at, lab.head)
+        with open_shop() as young:
+            for other in RECOMPUTED:
+                young._servings.declare(other)
+            append(young, history[:past])
+            fresh = young.serve(model, as_="view")
+            assert lab.as_of(position=past).rows(model).fetchall() == fresh.rows().fetchall()
+
+
+@pytest.mark.parametrize("model", MERGED, ids=lambda model: model.name)
+def test_mergeable_models_are_merged(model):
+    """Models of combinable aggregates move by merge, so that the property above tests the merge."""
+    with open_shop() as lab:
+        assert lab.serve(model).explain().way == "merge"
+
+
+@pytest.mark.parametrize("model", RECOMPUTED, ids=lambda model: model.name)
+def test_other_models_are_recomputed_and_say_why(model):
+    """What cannot be merged is recomputed, and explain() gives the reason."""
+    with open_shop() as lab:
+        for other in RECOMPUTED:
+            lab._servings.declare(other)
+        explanation = lab.serve(model).explain()
+        assert explanation.way == "recompute all"
+        assert len(explanation.reason) > 10
+
+
+@given(history=histories)
+@settings(max_examples=60, deadline=None)
+def test_order_summary_is_the_fold_of_plain_python(history):
+    """The SELECT of order_summary and a fold in Python give the same rows, appended singly or as a table."""
+    expected = [fold_summary(history)[key] for key in sorted(fold_summary(history))]
+    for single in (True, False):
+        with open_shop() as lab:
+            if single:
+                append(lab, history)
+            else:
+                lab.append_table("order", as_table(history))
+            rows = lab.serve(order_summary, as_="projection").rows().dicts()
+            assert sorted(rows, key=lambda row: row["order_id"]) == expected
+
+
+@given(history=histories, recorded=minutes, occurred=minutes)
+@settings(max_examples=40, deadline=None)
+def test_the_past_is_the_fold_of_the_events_that_count(history, recorded, occurred):
+    """As of a recorded and an occurred time is the fold of the events recorded and occurred by then."""
+    clock = [START]
+    with open_shop(clock=lambda: clock[0]) as lab:
+        for number, step in enumerate(history):
+            clock[0] = START + timedelta(minutes=300 * number)
+            append(lab, [step])
+        known = [
+            (event, minute) for n, (event, minute) in enumerate(history) if 300 * n <= recorded and minute <= occurred
+        ]
+        past = lab.as_of(recorded=START + timedelta(minutes=recorded), occurred=START + timedelta(minutes=occurred))
+        rows = {row["order_id"]: row for row in past.rows(order_summary).dicts()}
+        expected = fold_summary(known)
+        versions = {key: {**row, "version": 0} for key, row in rows.items()}
+        assert versions == {key: {**row, "version": 0} for key, row in expected.items()}
+        for key, row in rows.items():
+            assert past.get(order_summary, key) == row
+
+
+class Shop(RuleBasedStateMachine):
+    """Anything that can be done to a store, in any order; after each step everything must still agree."""
+
+    sent = Bundle("sent")
+
+    @initialize()
+    def open(self):
+        import tempfile
+        from pathlib import Path
+
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name) / "shop.duckdb"
+        self.history: list = []
+        self.lab = open_shop(self.path, threads=1)
+        self.number = 0
+
+    @rule(steps=st.lists(st.tuples(events, minutes), min_size=1, max_size=4))
+    def append_facts(self, steps):
+        append(self.lab, steps)
+        self.history += steps
+
+    @rule(steps=st.lists(st.tuples(events, minutes), min_size=1, max_size=6))
+    def append_a_table(self, steps):
+        self.lab.append_table("order", as_table(steps))
+        self.history += steps
+
+    @rule(target=sent)
+    def send(self):
+        self.number += 1
+        command = PlaceOrder(
+            order_id=f"sent-{self.number}",
+            customer_id="c-1",
+            lines=[OrderLine(product_id="p-1", quantity=1, unit_price="9.99")],
+        )
+        receipt = self.lab.send(command, command_id=f"command-{self.number}", occurred_at=START)
+        self.history.append((receipt.events[0], 0))
+        return command, f"command-{self.number}", receipt
+
+    @rule(before=sent)
+    def send_again(self, before):
+        command, name, receipt = before
+        again = self.lab.send(command, command_id=name)
+        assert (again.position, again.version, again.events) == (receipt.position, receipt.version, receipt.events)
+
+    @rule(before=sent)
+    def send_what_a_rule_refuses(self, before):
+        command, _, _ = before
+        with pytest.raises(RuleViolated):
+            self.lab.send(PayOrder(order_id=command.order_id, amount="1.00"))
+
+    @rule(model=st.sampled_from([order_summary, daily_orders]), to=st.integers(0, 40))
+    def move_a_projection(self, model, to):
+        self.lab.serve(model).catch_up(to=to)
+
+    @rule(model=st.sampled_from([order_summary, daily_orders]))
+    def rebuild(self, model):
+        self.lab.serve(model).rebuild()
+
+    @rule(model=st.sampled_from([order_summary, daily_orders]))
+    def refresh(self, model):
+        self.lab.serve(model, as_="materialized").refresh()
+
+    @precondition(lambda self: self.history)
+    @rule()
+    def reopen(self):
+        self.lab.close()
+        self.lab = open_shop(self.path, threads=1)
+
+    @rule(data=st.data())
+    def ask_the_past(self, data):
+        position = data.draw(st.integers(0, self.lab.head))
+        rows = self.lab.as_of(position=position).rows(order_summary).dicts()
+        assert {row["order_id"]: row for row in rows} == fold_summary(self.history[:position])
+
+    @invariant()
+    def positions_and_versions_have_no_holes(self):
+        rows = self.lab.events().fetchall()
+        assert [row[0] for row in rows] == list(range(1, len(self.history) + 1))
+        versions: dict[str, int] = {}
+        for _, stream, version, *_ in rows:
+            assert version == versions.get(stream, 0) + 1
+            versions[stream] = version
+
+    @invariant()
+    def stored_rows_are_those_of_their_position(self):
+        for served in self.lab._servings.served():
+            past = self.lab.as_of(position=served.position)
+            assert_same(self.lab, served._select(), past._text(served.model))
+
+    def teardown(self):
+        self.lab.close()
+        self.folder.cleanup()
+
+
+Shop.TestCase.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
+TestShop = Shop.TestCase

@@ -1,0 +1,342 @@
+"""Servings: built, attached to, asked, moved, explained."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+import polars as pl
+import pytest
+from support import START, append, as_table
+
+from cqrs_lab import Decider, Domain, Lab, ReadModel, open_shop
+from cqrs_lab.errors import (
+    NotServed,
+    ProjectionFailed,
+    QueryFailed,
+    ReadOnlyStore,
+    RebuildNeeded,
+    UnknownQuery,
+    UnknownReadModel,
+)
+from cqrs_lab.shop import (
+    OrderDetails,
+    OrderLine,
+    OrderPaid,
+    OrderPlaced,
+    OrdersOfCustomer,
+    daily_orders,
+    order_summary,
+)
+
+WAYS = ("view", "materialized", "projection")
+
+
+def placed(number: int, customer: str = "c-1", total: str = "10.00") -> tuple[OrderPlaced, int]:
+    """Return an order placed some minutes after START."""
+    line = OrderLine(product_id="p-1", quantity=2, unit_price="5.00")
+    event = OrderPlaced(order_id=f"o-{number}", customer_id=customer, lines=[line], total=total, freight="1.50")
+    return event, number
+
+
+def test_three_servings_stand_side_by_side_and_are_found_again(tmp_path):
+    """View, table and projection of every model live in one store and are attached to when it is reopened."""
+    path = tmp_path / "shop.duckdb"
+    with open_shop(path) as lab:
+        append(lab, [placed(1), placed(2)])
+        for model in (order_summary, daily_orders):
+            for as_ in WAYS:
+                assert lab.serve(model, as_=as_).position == 2
+        append(lab, [placed(3)])
+    with open_shop(path) as lab:
+        assert [served.as_ for served in lab._servings.served()] == sorted(WAYS) * 2
+        assert lab.serve(order_summary, as_="materialized").position == 2  # attached, not built anew
+        assert lab.serve(order_summary, as_="projection").get("o-3") is None
+        assert lab.serve(order_summary, as_="view").get("o-3")["total"] == Decimal("10.00")
+        assert lab.catch_up() == 3
+        assert lab.serve(order_summary, as_="projection").get("o-3")["item_count"] == 2
+
+
+def test_a_row_by_key_is_a_dict_with_aware_times():
+    """get() returns a dict of plain Python values, times aware in UTC, and None for an unknown key."""
+    with open_shop() as lab:
+        append(lab, [placed(1), (OrderPaid(order_id="o-1", amount="11.50", method="card"), 7)])
+        for as_ in WAYS:
+            row = lab.serve(order_summary, as_=as_).get("o-1")
+            assert row == {
+                "order_id": "o-1",
+                "customer_id": "c-1",
+                "status": "PAID",
+                "total": Decimal("10.00"),
+                "paid": Decimal("11.50"),
+                "item_count": 2,
+                "version": 2,
+                "created_at": datetime(2025, 1, 1, 0, 1, tzinfo=UTC),
+                "updated_at": datetime(2025, 1, 1, 0, 7, tzinfo=UTC),
+            }
+            assert lab.serve(order_summary, as_=as_).get("o-2") is None
+            assert lab.serve(daily_orders, as_=as_).get(date(2025, 1, 1))["orders"] == 1
+
+
+def test_rows_come_in_every_shape_and_agree():
+    """Polars, pandas, Arrow and tuples of one answer hold the same rows, money exact and times aware."""
+    with open_shop() as lab:
+        append(lab, [placed(1), placed(2, "c-2")])
+        served = lab.serve(order_summary)
+        rows = served.where(customer_id="c-2")
+        assert rows.pl()["total"].to_list() == [Decimal("10.00")]
+        assert rows.pl().schema["created_at"] == pl.Datetime("us", "UTC")
+        assert list(rows.df()["total"]) == [Decimal("10.00")]
+        assert str(rows.df()["created_at"].dt.tz) == "UTC"
+        assert rows.arrow().num_rows == len(rows) == len(rows.fetchall()) == 1
+        assert served.pl()["order_id"].to_list() == served.df()["order_id"].to_list() == ["o-1", "o-2"]
+        assert "o-2" in repr(rows)
+        assert "<table" in rows._repr_html_()
+        moment = served.where(created_at=START.replace(minute=2))
+        assert moment.fetchall()[0][0] == "o-2"
+        assert served.where(total=None).fetchall() == []
+
+
+def test_looking_at_many_rows_fetches_few():
+    """The notebook's look at a long answer shows its first ten rows."""
+    with open_shop() as lab:
+        append(lab, [placed(n) for n in range(30)])
+        shown = lab.serve(order_summary).rows()._shown()
+        assert shown.height == 10
+        assert lab.events()._shown().height == 10
+
+
+def test_sql_asks_the_serving_and_its_neighbours():
+    """A question names read models; its own is read from this serving, others from their freshest."""
+    with open_shop() as lab:
+        append(lab, [placed(1)])
+        served = lab.serve(order_summary, as_="materialized")
+        append(lab, [placed(2)])
+        question = "SELECT (SELECT count(*) FROM order_summary), (SELECT sum(orders) FROM daily_orders);"
+        assert served.sql(question).fetchall() == [(1, 2)]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "DROP TABLE order_events",
+        "INSERT INTO streams VALUES ('x', 1, 'y', 'z')",
+        "SELECT 1; SELECT 2",
+        "COPY order_events TO 'x.csv'",
+        "SET threads = 1",
+        "CREATE TABLE t AS SELECT 1",
+        "ATTACH 'x.duckdb'",
+        "",
+        "SELECT nonsense",
+    ],
+)
+def test_a_question_only_reads(question):
+    """Text that is not one SELECT, or a wrong one, is refused where it is asked."""
+    with open_shop() as lab:
+        append(lab, [placed(1)])
+        with pytest.raises(QueryFailed):
+            lab.serve(order_summary).sql(question)
+        with pytest.raises(QueryFailed):
+            lab.as_of(position=1).sql(question)
+        assert lab.serve(order_summary, as_="view").get("o-1") is not None
+
+
+def test_a_hostile_key_is_a_value():
+    """Keys and values reach SQL as parameters."""
+    hostile = "x'; DROP TABLE order_events; --"
+    with open_shop() as lab:
+        append(lab, [placed(1, hostile)])
+        served = lab.serve(order_summary)
+        assert served.get(hostile) is None
+        assert served.where(customer_id=hostile).fetchall()[0][0] == "o-1"
+        assert lab.as_of(position=1).get(order_summary, hostile) is None
+        with pytest.raises(QueryFailed, match="no column"):
+            served.where(**{'total" = 0 OR "x': 1})
+
+
+def test_lag_says_how_far_each_serving_is():
+    """lab.lag() has a row for each serving: position, head, events and seconds behind, state."""
+    clock = [START]
+    with open_shop(clock=lambda: clock[0]) as lab:
+        append(lab, [placed(1)])
+        for as_ in WAYS:
+            lab.serve(order_summary, as_=as_)
+        append(lab, [placed(2), placed(3)])
+        lag = {row["served_as"]: row for row in lab.lag().dicts()}
+        assert lag["view"]["events_behind"] == 0
+        assert lag["view"]["seconds_behind"] == 0
+        for as_ in ("projection", "materialized"):
+            assert (lag[as_]["position"], lag[as_]["head"], lag[as_]["events_behind"]) == (1, 3, 2)
+            assert lag[as_]["seconds_behind"] > 0
+            assert lag[as_]["state"] == "ok"
+        served = lab.serve(order_summary)
+        served.catch_up()
+        assert served.lag().dicts()[0]["events_behind"] == 0
+
+
+def test_a_materialized_table_says_what_it_is_fresh_to():
+    """refresh() returns the position; until then the old rows and their position stay."""
+    with open_shop() as lab:
+        append(lab, [placed(1)])
+        served = lab.serve(order_summary, as_="materialized")
+        append(lab, [placed(2)])
+        assert (served.position, len(served.rows())) == (1, 1)
+        assert served.refresh() == 2
+        assert (served.position, len(served.rows())) == (2, 2)
+        with pytest.raises(NotServed, match="refresh"):
+            served.catch_up()
+        with pytest.raises(NotServed):
+            lab.serve(order_summary).refresh()
+
+
+def test_a_changed_select_asks_for_a_rebuild():
+    """Rows that another SELECT made are not passed off as the new one's; rebuild() makes them so."""
+    old = ReadModel("mine", "order_id", "SELECT order_id, count(*) AS n FROM order_events GROUP BY order_id")
+    new = ReadModel("mine", "order_id", "SELECT order_id, 10 * count(*) AS m FROM order_events GROUP BY order_id")
+    with open_shop() as lab:
+        append(lab, [placed(1)])
+        for as_ in WAYS:
+            lab.serve(old, as_=as_)
+            served = lab.serve(new, as_=as_)
+            assert served.state == "rebuild needed"
+            for ask in (lambda s=served: s.get("o-1"), lambda s=served: s.rows(), lambda s=served: s.sql("FROM mine")):
+                with pytest.raises(RebuildNeeded):
+                    ask()
+            served.rebuild()
+            assert served.get("o-1") == {"order_id": "o-1", "m": 10}
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT customer_id AS k, count(*) AS n FROM order_events GROUP BY ALL",
+        "SELECT CASE WHEN total > 0 THEN 'a' ELSE 'a' END AS k, total FROM order_events",
+    ],
+)
+def test_a_key_that_is_null_or_doubled_fails_and_keeps_the_old_rows(sql):
+    """A projection's key is checked; a failing rebuild or batch leaves rows and checkpoint as they were."""
+    model = ReadModel("mine", "k", sql)
+    with open_shop() as lab:
+        append(lab, [placed(1)])
+        served = lab.serve(model)
+        before = served.rows().fetchall()
+        append(lab, [(OrderPlaced(order_id="o-2", total="1.00"), 2)])
+        for move in (served.catch_up, served.rebuild):
+            with pytest.raises(ProjectionFailed, match="mine"):
+                move()
+            assert (served.position, served.rows().fetchall()) == (1, before)
+
+
+def test_an_event_that_breaks_a_select_stops_that_projection_only():
+    """A projection whose SELECT fails on an event stays before it; the others go on."""
+    model = ReadModel(
+        "fragile", "order_id", "SELECT order_id, max(CAST(method AS INTEGER)) AS n FROM order_events GROUP BY order_id"
+    )
+    with open_shop() as lab:
+        fragile, summary = lab.serve(model), lab.serve(order_summary)
+        append(lab, [(OrderPaid(order_id="o-1", amount="1.00", method="card"), 1)])
+        with pytest.raises(ProjectionFailed, match="fragile"):
+            fragile.catch_up()
+        assert fragile.position == 0
+        assert summary.catch_up() == 1
+
+
+def test_queries_are_answered_from_the_freshest_serving():
+    """ask() reads the serving that tells most of the log, or the one it is told to read."""
+    with open_shop() as lab:
+        append(lab, [placed(1)])
+        assert lab.ask(OrderDetails(order_id="o-1"))["status"] == "PENDING"  # not served at all: as a view
+        with pytest.raises(NotServed, match="call lab"):
+            lab.ask(OrderDetails(order_id="o-1"), served_as="projection")
+        served = lab.serve(order_summary)
+        lab.serve(order_summary, as_="view")
+        append(lab, [placed(2)])
+        assert lab.ask(OrderDetails(order_id="o-2"))["total"] == Decimal("10.00")
+        assert lab.ask(OrderDetails(order_id="o-2"), served_as="projection") is None
+        served.catch_up()
+        assert lab._servings.freshest(order_summary).as_ == "projection"
+        assert len(lab.ask(OrdersOfCustomer(customer_id="c-1"))) == 2
+        with pytest.raises(NotServed):
+            lab.ask(OrderDetails(order_id="o-2"), served_as="cache")
+
+        class Unknown(OrderDetails):
+            pass
+
+        with pytest.raises(UnknownQuery, match="OrdersOfCustomer"):
+            lab.ask(Unknown(order_id="o-1"))
+        with pytest.raises(UnknownReadModel, match="daily_orders"):
+            lab.serve("nothing")
+        with pytest.raises(NotServed):
+            lab.serve(order_summary, as_="cache")
+        with pytest.raises(NotServed):
+            lab.serve(order_summary, mode="psychic")
+
+
+def test_a_read_only_store_answers_and_does_not_move(tmp_path):
+    """Reads work on a read-only store, a view without being stored; whatever writes is refused."""
+    path = tmp_path / "shop.duckdb"
+    with open_shop(path) as lab:
+        append(lab, [placed(1)])
+        lab.serve(order_summary)
+        append(lab, [placed(2)])
+    with open_shop(path, read_only=True) as lab:
+        projection, view = lab.serve(order_summary), lab.serve(order_summary, as_="view")
+        assert projection.get("o-2") is None
+        assert view.get("o-2") is not None
+        assert lab.as_of(position=1).sql("SELECT count(*) FROM order_summary").fetchall() == [(1,)]
+        assert len(view.sql("SELECT * FROM order_summary").pl()) == 2
+        for write in (
+            projection.catch_up,
+            projection.rebuild,
+            lambda: lab.serve(daily_orders),
+            lambda: lab.append_table("order", as_table([placed(3)])),
+        ):
+            with pytest.raises(ReadOnlyStore):
+                write()
+
+
+def test_explain_shows_the_sql_of_each_serving():
+    """explain() says how a serving works, why, and the statements it runs, the author's text in them."""
+    with open_shop() as lab:
+        texts = {as_: str(lab.serve(order_summary, as_=as_).explain()) for as_ in WAYS}
+        for text in texts.values():
+            assert "WHEN bool_or(type = 'OrderCancelled') THEN 'CANCELLED'" in text
+        assert "merge" in texts["projection"]
+        assert "INSERT OR REPLACE" in texts["projection"]
+        assert "CREATE TABLE" in texts["materialized"]
+
+
+def test_composite_keys_are_looked_up_whole():
+    """A key of two columns is given as two values."""
+    model = ReadModel(
+        "pairs", ("customer_id", "type"), "SELECT customer_id, type, count(*) AS n FROM order_events GROUP BY ALL"
+    )
+    with open_shop() as lab:
+        append(lab, [placed(1), placed(2)])
+        for as_ in WAYS:
+            assert lab.serve(model, as_=as_).get("c-1", "OrderPlaced")["n"] == 2
+        assert lab.as_of(position=1).get(model, "c-1", "OrderPlaced")["n"] == 1
+        for ask in (lambda: lab.serve(model).get("c-1"), lambda: lab.as_of(position=1).get(model, "c-1")):
+            with pytest.raises(QueryFailed, match="has the key"):
+                ask()
+
+
+def test_a_model_that_nobody_planned_reads_the_whole_past():
+    """A read model declared after the events is built from the first of them."""
+    with open_shop() as lab:
+        append(lab, [placed(1), placed(2, "c-2"), placed(3, "c-2")])
+        best = ReadModel(
+            "best_customers",
+            "customer_id",
+            "SELECT customer_id, sum(total) AS spent FROM order_events WHERE type = 'OrderPlaced' GROUP BY ALL",
+        )
+        assert lab.serve(best).get("c-2")["spent"] == Decimal("20.00")
+
+
+def test_a_domain_without_read_models_works():
+    """Everything of a lab is optional but its log."""
+    with Lab(domain=Domain()) as lab:
+        assert lab.lag().dicts() == []
+        assert lab.catch_up() == 0
+    with pytest.raises(Exception, match="category"):
+        Lab(domain=Domain(deciders=[Decider("a b", "k", None, lambda c, s: [], lambda s, e: s, [], [])]))
