@@ -7,6 +7,7 @@ or the branch that you can do something about::
     ├── InvalidMessage (ValueError)      a command, event or query with a field that breaks its rule
     ├── InvalidTable (ValueError)        a table for append_table with a bad column or a bad row
     ├── InvalidMoment (ValueError)       an as-of moment that cannot be placed in the log
+    ├── ImportFailed (ValueError)        a file or table from elsewhere that cannot be read as events
     ├── DeclarationError                 a domain that does not fit together
     │   ├── UnsupportedField             a field whose type or name the log cannot store
     │   └── ReadModelRefused             a SELECT that is not a function of the events
@@ -43,7 +44,15 @@ class CqrsLabError(Exception):
 
 
 class InvalidMessage(CqrsLabError, ValueError):
-    """A message was built with a field that breaks its rule."""
+    """A message was built with a field that breaks its rule.
+
+    Attributes:
+        problems: what is wrong, one sentence for each field.
+    """
+
+    def __init__(self, name: str, problems: tuple[str, ...]) -> None:
+        super().__init__(f"{name} was refused: {'; '.join(problems)}. Nothing was stored")
+        self.problems = problems
 
 
 class InvalidTable(CqrsLabError, ValueError):
@@ -62,6 +71,24 @@ class InvalidTable(CqrsLabError, ValueError):
 
 class InvalidMoment(CqrsLabError, ValueError):
     """A moment for a time-travel question is naive, of the wrong type or outside the log."""
+
+
+class ImportFailed(CqrsLabError, ValueError):
+    """Data from elsewhere cannot become events; nothing was stored.
+
+    Attributes:
+        file: name of the file at fault, None when it is not one file.
+        line: number of the line in that file, or of the row in a table, counted from 1; None when it is not one line.
+        column: name of the column at fault, or None.
+    """
+
+    def __init__(
+        self, message: str, *, file: str | None = None, line: int | None = None, column: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.file = file
+        self.line = line
+        self.column = column
 
 
 class DeclarationError(CqrsLabError):

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import enum
 import re
-import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any, Union
+from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
@@ -28,7 +27,7 @@ from pydantic.fields import FieldInfo
 
 from cqrs_lab.database import Database, Row, quote
 from cqrs_lab.errors import DeclarationError, NotAStore, StoreFormatError, UnknownEventType, UnsupportedField
-from cqrs_lab.messages import Event, Recorded, decimal_limits, explain_invalid, utc
+from cqrs_lab.messages import Event, Recorded, decimal_limits, refused, unwrap, utc
 from cqrs_lab.rows import Rows
 
 FORMAT = 1
@@ -72,25 +71,6 @@ def check_name(kind: str, name: str) -> None:
         raise DeclarationError(
             f"{name!r} cannot name a {kind}: use letters, digits and underscores, starting with a letter, at most 63"
         )
-
-
-def unwrap(annotation: Any) -> tuple[Any, list[Any], bool]:
-    """Return (type, metadata, nullable) of an annotation such as `Annotated[int, Field(ge=1)] | None`."""
-    metadata: list[Any] = []
-    nullable = False
-    while True:
-        origin = typing.get_origin(annotation)
-        if origin is typing.Annotated:
-            annotation, *more = typing.get_args(annotation)
-            for item in more:
-                metadata += item.metadata if isinstance(item, FieldInfo) else [item]
-        elif origin in (Union, types.UnionType):
-            members = [a for a in typing.get_args(annotation) if a is not type(None)]
-            if len(members) != 1:
-                return annotation, metadata, nullable
-            nullable, annotation = True, members[0]
-        else:
-            return annotation, metadata, nullable
 
 
 def column_type(annotation: Any, metadata: Iterable[Any] = (), *, where: str = "") -> str:
@@ -211,7 +191,8 @@ class Category:
             return event.model_validate(given)
         except ValidationError as error:
             raise UnknownEventType(
-                f"the log holds a {type_name} that its class does not accept: {explain_invalid(type_name, error)}"
+                f"the log holds a {type_name} that its class does not accept: "
+                f"{'; '.join(refused(type_name, error).problems)}"
             ) from error
 
 
@@ -305,17 +286,15 @@ class Log:
         """The last committed position, 0 when the log is empty."""
         return self.heads.position
 
-    def read(self, category: Category, id: str, *, after: int = 0) -> list[Recorded]:
-        """Return the events of one stream in order of version.
-
-        Args:
-            after: only versions above this one.
-        """
+    def read(self, category: Category, id: str) -> list[Recorded]:
+        """Return the events of one stream in order of version."""
         stream = category.stream(id)
         number = self.stream_no(stream)
-        if number is None:
-            return []
-        return self._recorded(category, "stream_no = ? AND version > ?", [number, after], stream)
+        return [] if number is None else self.read_numbered(category, stream, number)
+
+    def read_numbered(self, category: Category, stream: str, number: int) -> list[Recorded]:
+        """Return the events of the stream of that number in order of version."""
+        return self._recorded(category, "stream_no = ?", [number], stream)
 
     def read_positions(self, category: Category, id: str, first: int, last: int) -> list[Recorded]:
         """Return the events of one stream between two positions, both included."""

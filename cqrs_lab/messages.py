@@ -7,15 +7,18 @@ imperative (PlaceOrder), an event is past tense (OrderPlaced).
 
 from __future__ import annotations
 
+import types
+import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, Union
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from cqrs_lab.errors import InvalidMessage
 
@@ -43,6 +46,25 @@ def utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
+def unwrap(annotation: Any) -> tuple[Any, list[Any], bool]:
+    """Return (type, metadata, nullable) of an annotation such as `Annotated[int, Field(ge=1)] | None`."""
+    metadata: list[Any] = []
+    nullable = False
+    while True:
+        origin = typing.get_origin(annotation)
+        if origin is typing.Annotated:
+            annotation, *more = typing.get_args(annotation)
+            for item in more:
+                metadata += item.metadata if isinstance(item, FieldInfo) else [item]
+        elif origin in (Union, types.UnionType):
+            members = [a for a in typing.get_args(annotation) if a is not type(None)]
+            if len(members) != 1:
+                return annotation, metadata, nullable
+            nullable, annotation = True, members[0]
+        else:
+            return annotation, metadata, nullable
+
+
 def decimal_limits(metadata: Iterable[Any]) -> tuple[int, int]:
     """Return (digits, places) that an annotation allows a Decimal; money's where it says nothing."""
     digits, places = MONEY_DIGITS, MONEY_PLACES
@@ -55,7 +77,10 @@ def decimal_limits(metadata: Iterable[Any]) -> tuple[int, int]:
 
 @cache
 def _limits(message: type[BaseModel]) -> dict[str, tuple[int, int]]:
-    return {name: decimal_limits(field.metadata) for name, field in message.model_fields.items()}
+    return {
+        name: decimal_limits([*field.metadata, *unwrap(field.annotation)[1]])
+        for name, field in message.model_fields.items()
+    }
 
 
 def _check_storable(path: str, value: object, limits: tuple[int, int]) -> None:
@@ -92,7 +117,7 @@ class Message(BaseModel):
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            raise InvalidMessage(explain_invalid(type(self).__name__, error)) from None
+            raise refused(type(self).__name__, error) from None
 
     @model_validator(mode="after")
     def _storable(self) -> Self:
@@ -134,14 +159,18 @@ class Query(Message):
         raise TypeError(f"{type(self).__name__} does not say how it is answered: define answer(self, read)")
 
 
-def explain_invalid(name: str, error: ValidationError) -> str:
-    """Return one sentence on what is wrong with a message, naming each field at fault."""
-    return f"{name} was refused: {'; '.join(_problems(error.errors()))}. Nothing was stored"
+def refused(name: str, error: ValidationError) -> InvalidMessage:
+    """Return the error that says what is wrong with a message, naming each field at fault."""
+    return InvalidMessage(name, tuple(_problems(error.errors())))
 
 
 def _problems(errors: Iterable[Any]) -> Iterable[str]:
     for problem in errors:
+        inner = problem.get("ctx", {}).get("error")
         where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in problem["loc"]).lstrip(".")
+        if isinstance(inner, InvalidMessage):
+            yield from (f"{where}.{said}" if where else said for said in inner.problems)
+            continue
         said = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             said = "there is no such field"

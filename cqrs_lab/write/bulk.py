@@ -31,7 +31,7 @@ from pydantic_core import PydanticUndefined
 from cqrs_lab.database import Database, quote
 from cqrs_lab.errors import InvalidTable
 from cqrs_lab.log import Category, column_type, unwrap
-from cqrs_lab.messages import Event, Message, decimal_limits, explain_invalid
+from cqrs_lab.messages import Event, Message, decimal_limits, refused
 
 Table: TypeAlias = "pa.Table | pl.DataFrame | pd.DataFrame | str | os.PathLike[str]"
 """What append_table takes: an Arrow, Polars or pandas table, or the path of a Parquet file."""
@@ -414,7 +414,8 @@ def _check_by_hand(event: type[Event], category: Category, table: pa.Table) -> N
             try:
                 made = event.model_validate(given)
             except ValidationError as error:
-                _refuse(table, row[ROW], "type", f"passes {explain_invalid(event.__name__, error)}")
+                problems = "; ".join(refused(event.__name__, error).problems)
+                _refuse(table, row[ROW], "type", f"passes {event.__name__}'s own checks: {problems}")
             for name, value in category.encode(made).items():
                 if name in given and name != category.key and value != category.encode_value(given[name]):
                     _refuse(table, row[ROW], name, f"is what its validator makes of it, {value!r}")

@@ -87,7 +87,7 @@ class CommandBus:
             try:
                 occurred_at = utc(occurred_at)
             except (ValueError, AttributeError) as error:
-                raise InvalidMessage(f"occurred_at was refused: {error}. Nothing was stored") from None
+                raise InvalidMessage("occurred_at", (str(error),)) from None
         digest = _digest(command)
         given = {
             "command_id": self.store.new_id() if command_id is None else command_id,
@@ -99,16 +99,18 @@ class CommandBus:
             if before is not None:
                 return before
         id = decider.stream_id(command)
-        past = self.store.log.read(decider.log_category, id)
+        log, category = self.store.log, decider.log_category
+        number = log.stream_no(category.stream(id))
+        past = [] if number is None else log.read_numbered(category, category.stream(id), number)
         version = past[-1].version if past else 0
         state = decider.fold(recorded.event for recorded in past)
         events = decider.checked(command, decider.decide(command, state))
         try:
             recorded = self.store.append(
-                decider.log_category,
+                category,
                 id,
                 events,
-                expected_version=version,
+                seen=(number, version),
                 context=Context(
                     occurred_at=occurred_at,
                     correlation_id=str(given["correlation_id"]),
@@ -153,9 +155,8 @@ class CommandBus:
             return self._receipt(decider, id, (), self.store.log.head, past[-1].version if past else 0, given)
         recorded = self.store.log.read_positions(decider.log_category, id, first, last)
         events = [r.event for r in recorded]
-        given = given | {"correlation_id": given["correlation_id"]}
         if recorded[0].correlation_id != str(given["correlation_id"]):
-            given["correlation_id"] = recorded[0].correlation_id
+            given = given | {"correlation_id": recorded[0].correlation_id}
         return self._receipt(decider, id, events, last, recorded[-1].version, given)
 
     def _receipt(

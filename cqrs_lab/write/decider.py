@@ -72,12 +72,15 @@ class Decider:
             name = type(event).__name__
             if self.log_category.types.get(name) is not type(event):
                 raise InvalidMessage(
-                    f"{type(command).__name__} led to {name}, which category {self.category!r} does not declare; "
-                    "add it to the decider's events. Nothing was stored"
+                    type(command).__name__,
+                    (f"it led to {name}, which category {self.category!r} does not declare; add it to its events",),
                 )
             if getattr(event, self.key) != self.stream_id(command):
                 raise InvalidMessage(
-                    f"{type(command).__name__} for {self.stream_id(command)!r} led to {name} for "
-                    f"{getattr(event, self.key)!r}; a command changes one stream. Nothing was stored"
+                    type(command).__name__,
+                    (
+                        f"it is about {self.stream_id(command)!r} and led to {name} of {getattr(event, self.key)!r}; "
+                        "a command changes one stream",
+                    ),
                 )
         return decided

@@ -43,6 +43,10 @@ class Context:
     digest: str = ""
 
 
+Seen = tuple[int | None, int]
+"""A stream's number (None: there is no such stream) and version."""
+
+
 @dataclass
 class Batch:
     """One append in the making: the numbers given out so far.
@@ -88,12 +92,15 @@ class EventStore:
         events: Sequence[Event],
         *,
         expected_version: int | None = None,
+        seen: Seen | None = None,
         context: Context | None = None,
     ) -> list[Recorded]:
         """Append events to one stream: all of them, or none.
 
         Args:
             expected_version: the version that the writer has seen, 0 for a new stream; None appends anyway.
+            seen: the stream as the writer just read it from this log, instead of expected_version. It is not read
+                again: the keys of the tables refuse a version that somebody else took in the meantime.
 
         Returns:
             The events with their envelopes.
@@ -104,10 +111,12 @@ class EventStore:
         """
         context = context or Context()
         stream = category.stream(id)
+        heads = self.log.heads
         with self._database.lock(APPEND):
-            number, version = self._stream(category, id)
-            if expected_version is not None and version != expected_version:
-                raise ConcurrencyError(stream, expected_version, version)
+            number, version = heads.streams.get(stream) or seen or self._stream(category, id)
+            expected = expected_version if seen is None else seen[1]
+            if expected is not None and version != expected:
+                raise ConcurrencyError(stream, expected, version)
             with self.appending() as batch:
                 if number is None and events:
                     number = batch.new_stream()
@@ -136,9 +145,9 @@ class EventStore:
                         self._remember(context, recorded)
                 except ConstraintViolated as error:
                     # The heads in memory were wrong, or another thread used the command id: the keys decide.
-                    raise ConcurrencyError(stream, expected_version, version) from error
+                    raise ConcurrencyError(stream, expected, version) from error
             if number is not None:
-                self.log.heads.streams[stream] = (number, version + len(recorded))
+                heads.streams[stream] = (number, version + len(recorded))
         return recorded
 
     @contextmanager
@@ -173,12 +182,8 @@ class EventStore:
             "INSERT INTO commands VALUES (?, ?, ?, ?)", [context.command_id, context.digest, first, last]
         )
 
-    def _stream(self, category: Category, id: str) -> tuple[int | None, int]:
-        stream = category.stream(id)
-        cached = self.log.heads.streams.get(stream)
-        if cached is not None:
-            return cached
-        number = self.log.stream_no(stream)
+    def _stream(self, category: Category, id: str) -> Seen:
+        number = self.log.stream_no(category.stream(id))
         return number, 0 if number is None else self.log.stream_version(category, number)
 
     def _insert(self, category: Category, number: int | None, recorded: Sequence[Recorded]) -> None:
