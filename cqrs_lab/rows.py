@@ -63,7 +63,8 @@ class Rows:
 
     def df(self) -> pd.DataFrame:
         """Return the rows as a pandas frame; money stays Decimal, in object columns."""
-        return self._table.to_pandas()
+        frame: pd.DataFrame = self._table.to_pandas()
+        return frame
 
     def fetchall(self) -> list[tuple[Any, ...]]:
         """Return the rows as tuples of Python values."""
@@ -71,7 +72,8 @@ class Rows:
 
     def dicts(self) -> list[dict[str, Any]]:
         """Return the rows as dicts, column name to Python value."""
-        return self._table.to_pylist()
+        rows: list[dict[str, Any]] = self._table.to_pylist()
+        return rows
 
     @property
     def columns(self) -> list[str]:

@@ -30,8 +30,8 @@ from pydantic_core import PydanticUndefined
 
 from cqrs_lab.database import Database, quote
 from cqrs_lab.errors import InvalidTable
-from cqrs_lab.log import Category, column_type, unwrap
-from cqrs_lab.messages import Event, Message, decimal_limits, refused
+from cqrs_lab.log import Category, column_type
+from cqrs_lab.messages import Event, Message, decimal_limits, refused, unwrap
 
 Table: TypeAlias = "pa.Table | pl.DataFrame | pd.DataFrame | str | os.PathLike[str]"
 """What append_table takes: an Arrow, Polars or pandas table, or the path of a Parquet file."""

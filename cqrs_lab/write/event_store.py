@@ -117,35 +117,35 @@ class EventStore:
             expected = expected_version if seen is None else seen[1]
             if expected is not None and version != expected:
                 raise ConcurrencyError(stream, expected, version)
-            with self.appending() as batch:
-                if number is None and events:
-                    number = batch.new_stream()
-                    self._database.execute(
-                        "INSERT INTO streams VALUES (?, ?, ?, ?)", [stream, number, category.name, id]
-                    )
-                recorded = [
-                    Recorded(
-                        position=batch.new_position(),
-                        stream=stream,
-                        version=version + i,
-                        event=event,
-                        event_id=self.new_id(),
-                        correlation_id=context.correlation_id,
-                        causation_id=context.causation_id,
-                        command_id=context.command_id,
-                        occurred_at=context.occurred_at or batch.recorded_at,
-                        recorded_at=batch.recorded_at,
-                    )
-                    for i, event in enumerate(events, start=1)
-                ]
-                try:
+            try:
+                with self.appending() as batch:
+                    if number is None and events:
+                        number = batch.new_stream()
+                        self._database.execute(
+                            "INSERT INTO streams VALUES (?, ?, ?, ?)", [stream, number, category.name, id]
+                        )
+                    recorded = [
+                        Recorded(
+                            position=batch.new_position(),
+                            stream=stream,
+                            version=version + i,
+                            event=event,
+                            event_id=self.new_id(),
+                            correlation_id=context.correlation_id,
+                            causation_id=context.causation_id,
+                            command_id=context.command_id,
+                            occurred_at=context.occurred_at or batch.recorded_at,
+                            recorded_at=batch.recorded_at,
+                        )
+                        for i, event in enumerate(events, start=1)
+                    ]
                     if recorded:
                         self._insert(category, number, recorded)
                     if context.command_id is not None:
                         self._remember(context, recorded)
-                except ConstraintViolated as error:
-                    # The heads in memory were wrong, or another thread used the command id: the keys decide.
-                    raise ConcurrencyError(stream, expected, version) from error
+            except ConstraintViolated as error:
+                # Somebody took the version, the stream or the command id in the meantime: the keys decide.
+                raise ConcurrencyError(stream, expected, self._stream(category, id)[1]) from error
             if number is not None:
                 heads.streams[stream] = (number, version + len(recorded))
         return recorded
