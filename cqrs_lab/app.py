@@ -96,6 +96,7 @@ class Lab:
         command_id: UUID | str | None = None,
         correlation_id: UUID | str | None = None,
         occurred_at: datetime | None = None,
+        expected_version: int | None = None,
     ) -> Receipt:
         """Carry out a command and return once its events are on disk.
 
@@ -103,6 +104,8 @@ class Lab:
             command_id: an id that makes it safe to send the same command again; a fresh one when None.
             correlation_id: the story that it belongs to; a fresh one when None.
             occurred_at: when it happened, aware; now when None.
+            expected_version: the version of the stream that the sender has seen; the command is refused when the
+                stream has moved on since. None: whatever it is.
 
         Returns:
             A receipt: position (of the last event), stream, version, events, command_id, correlation_id.
@@ -112,7 +115,11 @@ class Lab:
             UnknownCommand, ConcurrencyError, IdempotencyConflict, InvalidMessage, ReadOnlyStore, StoreFull.
         """
         return self._commands.send(
-            command, command_id=command_id, correlation_id=correlation_id, occurred_at=occurred_at
+            command,
+            command_id=command_id,
+            correlation_id=correlation_id,
+            occurred_at=occurred_at,
+            expected_version=expected_version,
         )
 
     def append_table(self, category: str, table: Table) -> int:

@@ -3,10 +3,12 @@
 Owns opening and sharing a file, a cursor for each thread, transactions that commit or say that they did not,
 interrupts, and the translation of the driver's errors into ours. Knows nothing of events.
 
-Three facts about DuckDB 2.0 shape it. A connection serves one statement at a time, so every thread gets a cursor
+Facts about DuckDB 2.0 that shape it. A connection serves one statement at a time, so every thread gets a cursor
 of its own and every result is fetched whole. COMMIT of a transaction in which a statement failed reports success
 and stores nothing, so a transaction here remembers the failure. An interrupted statement leaves its transaction
-open, so the cursor is thrown away.
+open, so the cursor is thrown away. A file stays open, and locked, until the last cursor over it is closed, so all are
+known here. Opening drops some damaged logs without a word, so they are looked at before (see `cqrs_lab.wal`); closing
+folds the log into the file, so that is left out for a file that nobody wrote to.
 """
 
 from __future__ import annotations
@@ -17,17 +19,18 @@ import re
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
+from weakref import WeakSet
 
 import duckdb
 import pyarrow as pa
 
+from cqrs_lab import wal
 from cqrs_lab.errors import (
     ConstraintViolated,
-    CqrsLabError,
     NotAStore,
     QueryFailed,
     ReadOnlyStore,
@@ -40,9 +43,13 @@ from cqrs_lab.errors import (
     StoreMissing,
     TransactionAborted,
 )
+from cqrs_lab.interrupts import stoppable
 
 MEMORY = ":memory:"
 _MAGIC_AT, _MAGIC = 8, b"DUCK"  # every DuckDB file carries these bytes after the header's checksum
+_PATIENCE = 5.0  # seconds that close() gives an interrupted statement of another thread to end
+# What the driver says when bytes of a file are not what it wrote.
+_DAMAGE = re.compile(r"corrupt|checksum|deserializ|could not read|not a valid duckdb|replaying wal", re.IGNORECASE)
 
 Row = tuple[Any, ...]
 T = TypeVar("T")
@@ -55,6 +62,22 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+class _Cursor:
+    """A connection of one thread's own, and who is using it now."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.connection = connection
+        self.busy = threading.Lock()
+        self.owner = threading.get_ident()
+
+    def interrupt(self) -> None:
+        with suppress(duckdb.ConnectionException):  # it may have been closed meanwhile
+            self.connection.interrupt()
+
+    def close(self) -> None:
+        self.connection.close()
+
+
 class Database:
     """One DuckDB file (or one in memory), shared by everybody in this process who opens the same path."""
 
@@ -65,7 +88,10 @@ class Database:
         self.path = path
         self.read_only = read_only
         self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+        self._guard = threading.RLock()  # of _locks and _cursors
+        self._cursors: WeakSet[_Cursor] = WeakSet()  # a thread that ends takes its cursor with it
         self._users = 0
+        self._written = False
         self._local = threading.local()
         self._root: duckdb.DuckDBPyConnection | None = _connect(path, read_only, threads)
         self.catalog: str = self.execute("SELECT current_database()")[0][0]
@@ -83,7 +109,7 @@ class Database:
                 interrupt took 10 to 78 s to arrive.
 
         Raises:
-            StoreLocked, StoreInUse, StoreMissing, StoreCorrupt, NotAStore.
+            StoreLocked, StoreInUse, StoreMissing, StoreCorrupt, NotAStore: the files are as they were.
         """
         threads = threads or os.cpu_count() or 1
         if str(path) == MEMORY:
@@ -92,33 +118,57 @@ class Database:
             database = cls(MEMORY, read_only=False, threads=threads)
             database._users = 1
             return database
-        real = os.path.realpath(path)
+        real = _real_path(path)
         with cls._registry_lock:
-            database = cls._open.get(real) or cls(real, read_only=read_only, threads=threads)
+            database = cls._find(real) or cls(real, read_only=read_only, threads=threads)
             if database.read_only != read_only:
                 held, wanted = ("read-only", "for writing") if database.read_only else ("for writing", "read-only")
                 raise StoreInUse(
                     f"{real} is open {held} in this process and cannot be opened {wanted} beside it; "
                     "use the lab that has it, or close that one first"
                 )
-            cls._open[real] = database
+            cls._open[database.path] = database
             database._users += 1
         return database
 
+    @classmethod
+    def _find(cls, real: str) -> Database | None:
+        """Return who has the file open, also under another name: a hard link, or other case where case is folded.
+
+        Two instances over one file would destroy it, and the system's lock holds off other processes only.
+        """
+        for path, database in cls._open.items():
+            with suppress(OSError):
+                if path == real or os.path.samefile(path, real):
+                    return database
+        return None
+
     def release(self) -> None:
-        """Give the database back; the last user closes the file."""
+        """Give the database back; the last user closes the file.
+
+        What other threads are running then is interrupted, and raises StoreClosed there.
+        """
         with self._registry_lock:
             self._users -= 1
             if self._users > 0 or self._root is None:
                 return
-            if self._open.get(self.path) is self:
-                del self._open[self.path]
+            # The registry stays locked until the file is closed: whoever opens it next must find it so.
+            self._open.pop(self.path, None)
             root, self._root = self._root, None
-        root.close()
+            with self._guard:
+                cursors = list(self._cursors)
+            for cursor in cursors:
+                mine = cursor.owner == threading.get_ident()
+                cursor.interrupt()
+                # A busy cursor is closed by the thread that uses it, on its way out of _run.
+                if cursor.busy.acquire(timeout=0 if mine else _PATIENCE):
+                    cursor.close()
+                    cursor.busy.release()
+            root.close()
 
     def lock(self, name: str) -> threading.RLock:
         """Return the lock of that name, shared by everybody who shares this database."""
-        with self._registry_lock:
+        with self._guard:
             return self._locks[name]
 
     # -- statements ------------------------------------------------------------------------------------------------
@@ -137,13 +187,16 @@ class Database:
         if views is None:
             return self._run(lambda cursor: _fetch_arrow(cursor, sql, params), sql)
         self.check_select(sql)
-        cursor = self._connection().cursor()
+
+        def ask(connection: duckdb.DuckDBPyConnection) -> pa.Table:
+            for name, select in views.items():
+                connection.execute(f"CREATE TEMP VIEW {quote(name)} AS {select}").fetchall()
+            connection.execute("BEGIN TRANSACTION READ ONLY").fetchall()
+            return _fetch_arrow(connection, sql, params)
+
+        cursor = self._new_cursor()
         try:
-            with _translated(sql):
-                for name, select in views.items():
-                    cursor.execute(f"CREATE TEMP VIEW {quote(name)} AS {select}").fetchall()
-                cursor.execute("BEGIN TRANSACTION READ ONLY").fetchall()
-                return _fetch_arrow(cursor, sql, params)
+            return self._use(cursor, ask, sql)
         finally:
             cursor.close()
 
@@ -166,7 +219,9 @@ class Database:
         try:
             yield quote(name)
         finally:
-            if self._root is not None:
+            # A transaction that failed refuses this, which would hide why it failed; its cursor goes away anyhow.
+            failed = self.in_transaction and self._local.failure is not None
+            if self._root is not None and not failed:
                 self._run(lambda cursor: cursor.unregister(name), f"unregister {name}")
 
     @contextmanager
@@ -176,6 +231,8 @@ class Database:
         Raises:
             TransactionAborted: a statement failed and its error was swallowed in the block.
             ReadOnlyStore: the store was opened read-only.
+            KeyboardInterrupt: nothing was stored, unless it came while the transaction was being committed; then it
+                was stored whole or not at all, and only a look at the store tells.
         """
         if self.read_only:
             raise ReadOnlyStore(f"{self.path} is open read-only; open it without read_only=True to write")
@@ -191,7 +248,7 @@ class Database:
                 raise TransactionAborted(
                     f"a statement of this transaction had failed ({failure}), so nothing of it was stored"
                 ) from failure
-            self.execute("COMMIT")
+            self._commit()
         except BaseException:
             self._discard_cursor()  # closing it rolls back, whatever state it was left in
             raise
@@ -204,9 +261,25 @@ class Database:
         """Whether this thread has a transaction open."""
         return getattr(self._local, "in_transaction", False)
 
+    def _commit(self) -> None:
+        if not self._written:
+            # Before, not after: a KeyboardInterrupt just behind the commit must not leave it out.
+            self.execute("PRAGMA enable_checkpoint_on_shutdown")
+            self._written = True
+        try:
+            self.execute("COMMIT")
+        except StoreError as error:
+            # The transaction is on disk; what failed is folding the log into the file after it. DuckDB refuses
+            # everything from here on, so the next call says that the store has to be opened again.
+            if "COMMIT succeeded and is durable" not in str(error):
+                raise
+
     def interrupt(self) -> None:
-        """Stop what this thread's cursor is running, from another thread."""
-        self._connection().interrupt()
+        """Stop every statement that is running, from another thread; each raises KeyboardInterrupt where it runs."""
+        with self._guard:
+            cursors = list(self._cursors)
+        for cursor in cursors:
+            cursor.interrupt()
 
     # -- cursors ---------------------------------------------------------------------------------------------------
 
@@ -215,20 +288,39 @@ class Database:
             raise StoreClosed(f"the lab over {self.path} is closed; open it again")
         return self._root
 
+    def _new_cursor(self) -> _Cursor:
+        cursor = _Cursor(self._connection().cursor())
+        with self._guard:
+            self._cursors.add(cursor)
+        return cursor
+
     def _run(self, call: Callable[[duckdb.DuckDBPyConnection], T], sql: str) -> T:
-        root = self._connection()
-        cursor: duckdb.DuckDBPyConnection | None = getattr(self._local, "cursor", None)
+        self._connection()
+        cursor: _Cursor | None = getattr(self._local, "cursor", None)
         if cursor is None:
-            cursor = self._local.cursor = root.cursor()
+            cursor = self._local.cursor = self._new_cursor()
         try:
-            with _translated(sql):
-                return call(cursor)
+            return self._use(cursor, call, sql)
         except BaseException as error:
             if self.in_transaction:
                 self._local.failure = error
             elif not isinstance(error, Exception):
                 self._discard_cursor()
             raise
+
+    def _use(self, cursor: _Cursor, call: Callable[[duckdb.DuckDBPyConnection], T], sql: str) -> T:
+        with cursor.busy:
+            try:
+                self._connection()
+                with _translated(sql), stoppable(cursor.interrupt):
+                    return call(cursor.connection)
+            except BaseException as error:
+                if self._root is None and not isinstance(error, StoreClosed):
+                    self._connection()
+                raise
+            finally:
+                if self._root is None:
+                    cursor.close()
 
     def _discard_cursor(self) -> None:
         cursor, self._local.cursor = getattr(self._local, "cursor", None), None
@@ -243,35 +335,60 @@ def _fetch_arrow(cursor: duckdb.DuckDBPyConnection, sql: str, params: Sequence[A
     return table
 
 
+def _real_path(path: str | os.PathLike[str]) -> str:
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError) as error:
+        raise StoreMissing(f"{str(path)!r} cannot be the path of a file: {error}") from error
+
+
 def _connect(path: str, read_only: bool, threads: int) -> duckdb.DuckDBPyConnection:
     if path != MEMORY:
-        _check_files(Path(path), read_only)
+        try:
+            _check_files(Path(path), read_only)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be opened: {error.strerror or error}") from error
+    root = None
     try:
         with _translated(f"open {path}"):
             root = duckdb.connect(path, read_only=read_only, config={"threads": threads})
             # Days and months must not depend on where the reader sits.
             root.execute("SET GLOBAL TimeZone = 'UTC'").fetchall()
+            # Closing would change the bytes of a file that was only looked at, and that may be somebody else's.
+            root.execute("PRAGMA disable_checkpoint_on_shutdown").fetchall()
             return root
-    except (StoreLocked, StoreFull, StoreInUse):
-        raise
-    except (CqrsLabError, duckdb.Error) as error:
-        raise StoreCorrupt(
-            f"{path} cannot be opened: {error}. The files were left as they are. Work on a copy of them, "
-            "or restore a backup"
-        ) from error
+    except BaseException as error:
+        if root is not None:
+            root.close()
+        # Whatever else goes wrong in here comes from the bytes of the files, in whatever class of error.
+        if isinstance(error, (StoreLocked, StoreFull, StoreInUse)) or not isinstance(error, Exception):
+            raise
+        if "Permission denied" in str(error) or "Read-only file system" in str(error):
+            raise StoreError(
+                f"{path} cannot be opened: this user may not {'read' if read_only else 'write'} it"
+            ) from error
+        raise StoreCorrupt(_damaged(path, _said(error.__cause__ or error))) from error
+
+
+def _damaged(what: str, reason: str) -> str:
+    return (
+        f"{what} cannot be opened: {reason}. The files were left as they are. Work on a copy of them, "
+        "or restore a backup"
+    )
 
 
 def _check_files(file: Path, read_only: bool) -> None:
     """Refuse files that DuckDB would take for empty, or would overwrite."""
-    wal = file.with_name(file.name + ".wal")
+    log = wal.logs_of(file)[0]
     if file.is_dir():
         raise NotAStore(f"{file} is a folder; give the path of a file, such as {file / 'shop.duckdb'}")
     if not file.exists():
-        if wal.exists():
-            raise StoreCorrupt(
-                f"{file} is missing while its log {wal.name} is there; opening would throw away what the log "
-                "holds. Put the database file back, or move the log away to start a new store"
-            )
+        for log in wal.logs_of(file):
+            if log.exists():
+                raise StoreCorrupt(
+                    f"{file} is missing while its log {log.name} is there; opening would throw away what the log "
+                    "holds. Put the database file back, or move the log away to start a new store"
+                )
         if read_only:
             raise StoreMissing(f"{file} does not exist; a read-only store must be there already")
         if not file.parent.is_dir():
@@ -283,6 +400,9 @@ def _check_files(file: Path, read_only: bool) -> None:
         raise StoreCorrupt(f"{file} has no bytes; delete it to start a new store, or restore a backup")
     if head[_MAGIC_AT:] != _MAGIC:
         raise NotAStore(f"{file} is not a DuckDB file; it was left as it is. Choose another path")
+    damage = wal.damage(file)
+    if damage is not None:
+        raise StoreCorrupt(_damaged(str(file), damage))
 
 
 @contextmanager
@@ -294,31 +414,63 @@ def _translated(sql: str) -> Iterator[None]:
         _raise_ours(error, sql)
     except RuntimeError as error:
         if "interrupted" in str(error).lower():
-            raise KeyboardInterrupt("the query was interrupted; nothing of it was stored") from None
+            raise _interrupted(sql) from None
         raise
 
 
-def _raise_ours(error: duckdb.Error, sql: str) -> NoReturn:
+def _interrupted(sql: str) -> KeyboardInterrupt:
+    if sql == "COMMIT":
+        return KeyboardInterrupt("interrupted while committing: the transaction was stored whole, or not at all")
+    return KeyboardInterrupt("the query was interrupted; nothing of it was stored")
+
+
+def _said(error: BaseException) -> str:
+    """What the driver says, without the trace of its own code and its advice to its authors."""
     said = str(error).strip()
+    for noise in ("\n\nStack Trace", "\nStack Trace", "\nThis error signals an assertion failure"):
+        said = said.split(noise)[0]
+    return " ".join(said.split())[:500].rstrip(".")
+
+
+def _raise_ours(error: duckdb.Error, sql: str) -> NoReturn:
+    said = _said(error)
     if isinstance(error, duckdb.InterruptException):
-        raise KeyboardInterrupt("the query was interrupted; nothing of it was stored") from None
+        raise _interrupted(sql) from None
     if "Could not set lock on file" in said:
         holder = re.search(r"PID (\d+)", said)
         path = re.search(r'on file "([^"]+)"', said)
         raise StoreLocked(path[1] if path else "the file", int(holder[1]) if holder else None) from error
+    if isinstance(error, duckdb.ConnectionException) and "different configuration" in said:
+        raise StoreInUse(f"{sql}: the file is open in this process outside of cqrs_lab; close it there") from error
     if "read-only mode" in said:
         raise ReadOnlyStore("the store is open read-only; open it without read_only=True to write") from error
     if isinstance(error, duckdb.ConstraintException) or "constraint violation" in said:
         raise ConstraintViolated(f"{said}; the transaction was rolled back and nothing of it was stored") from error
     if "onflict" in said and isinstance(error, duckdb.TransactionException):
         raise ConstraintViolated(f"{said}; another transaction was first, nothing of this one was stored") from error
-    if isinstance(error, duckdb.OutOfMemoryException) or "No space left" in said:
-        raise StoreFull(
-            f"{said}. Nothing of this transaction was stored; make room, then open the store again"
+    full = isinstance(error, duckdb.OutOfMemoryException) or "No space left" in said
+    if "has been invalidated" in said:
+        first = said.split("Original error:")[-1].strip(' "')
+        kind = StoreFull if full else StoreError
+        raise kind(
+            f"an earlier failure stopped the store: {first}. {'Make room, then close' if full else 'Close'} it and "
+            "open it again; acknowledged appends are kept"
         ) from error
-    if isinstance(error, (duckdb.FatalException, duckdb.InternalException, duckdb.IOException)):
+    if full:
+        raise StoreFull(
+            f"{said}. This was not acknowledged; make room, then open the store again: what was acknowledged is kept"
+        ) from error
+    # Damage to a block comes as a bare duckdb.Error, all else that breaks a store as one of _BROKEN.
+    if (type(error) is duckdb.Error or isinstance(error, _BROKEN)) and _DAMAGE.search(said):
+        raise StoreCorrupt(
+            f"the files of the store are damaged: {said}. Work on a copy of them, or restore a backup"
+        ) from error
+    if isinstance(error, _BROKEN) and "No files found" not in said:
         raise StoreError(f"{said}. Close the store and open it again; acknowledged appends are kept") from error
     raise QueryFailed(f"{said}\nIn: {' '.join(sql.split())[:500]}") from error
+
+
+_BROKEN = (duckdb.FatalException, duckdb.InternalException, duckdb.IOException, duckdb.SerializationException)
 
 
 # -- what DuckDB itself says about a statement ---------------------------------------------------------------------
@@ -356,10 +508,11 @@ def syntax_text(node: Any) -> str:
 def function_catalogue() -> dict[str, tuple[str, str | None, str | None]]:
     """Return DuckDB's functions: name to (kind, stability, definition of a macro).
 
-    Where a name has several overloads, the least stable one counts.
+    Where a name has several meanings, an aggregate counts first, then the least stable.
     """
     rows = _scratch().execute(
         """SELECT lower(function_name), function_type, stability, macro_definition FROM duckdb_functions()
-           ORDER BY function_type = 'scalar', stability = 'VOLATILE', stability = 'CONSISTENT_WITHIN_QUERY'"""
+           WHERE function_type IN ('scalar', 'macro', 'aggregate')
+           ORDER BY function_type = 'aggregate', stability = 'VOLATILE', stability = 'CONSISTENT_WITHIN_QUERY'"""
     )
     return {name: (kind, stability, definition) for name, kind, stability, definition in rows}

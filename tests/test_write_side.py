@@ -336,3 +336,13 @@ def test_the_clock_may_run_backwards():
             lab.send(command)
         recorded = [row["recorded_at"] for row in lab.events().dicts()]
         assert recorded == [START, START, START + timedelta(days=1)]
+
+
+def test_a_sender_may_say_which_version_it_has_seen():
+    """A command decided on an old version of a stream is refused; on the version that is there it is carried out."""
+    with open_shop() as lab:
+        lab.send(PLACE, expected_version=0)
+        with pytest.raises(ConcurrencyError) as refused:
+            lab.send(PAY, expected_version=0)
+        assert (refused.value.stream, refused.value.expected, refused.value.actual) == ("order/o-1", 0, 1)
+        assert lab.send(PAY, expected_version=1).version == 2

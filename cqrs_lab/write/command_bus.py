@@ -70,10 +70,12 @@ class CommandBus:
         correlation_id: UUID | str | None = None,
         causation_id: UUID | str | None = None,
         occurred_at: datetime | None = None,
+        expected_version: int | None = None,
     ) -> Receipt:
         """Carry out a command.
 
         Args:
+            expected_version: the version that whoever sends it has seen; None: whatever it is.
             command_id: makes it safe to send again; a fresh one when None.
             correlation_id: the story it belongs to; a fresh one when None.
             causation_id: the event or command that led to it; the command itself when None.
@@ -103,6 +105,8 @@ class CommandBus:
         number = log.stream_no(category.stream(id))
         past = [] if number is None else log.read_numbered(category, category.stream(id), number)
         version = past[-1].version if past else 0
+        if expected_version is not None and expected_version != version:
+            raise ConcurrencyError(category.stream(id), expected_version, version)
         state = decider.fold(recorded.event for recorded in past)
         events = decider.checked(command, decider.decide(command, state))
         try:

@@ -1,0 +1,78 @@
+# Everything runs in .venv, which is made when it is missing and renewed when pyproject.toml or requirements.lock
+# changed. Needed: make and a Python of 3.11 or newer with pip. Another Python: make lab PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+# Whole paths: Python 3.13.0 writes the path it was called by into the programs that pip installs.
+BIN := "$(CURDIR)/$(VENV)/bin"
+PY := $(BIN)/python
+PIP := $(PY) -m pip --disable-pip-version-check --no-input
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test lint format notebooks bench lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+lab: $(STAMP) ## Install what is missing and open JupyterLab at the first notebook (ARGS=--no-browser)
+	@$(PY) -m cqrs_lab.cli notebooks $(ARGS)
+
+test: lint ## Install what is missing and run everything that CI runs
+	$(PY) -m pytest -n auto $(ARGS)
+ifneq ($(NOTEBOOKS),)
+	$(PY) -m pytest --nbval --nbval-current-env --nbval-sanitize-with=tests/nbval.cfg --nbval-cell-timeout=120 \
+	    -n 2 --dist loadscope $(NOTEBOOKS)
+else
+	@echo "notebooks/ holds no notebooks, so none were run"
+endif
+
+lint: $(STAMP) ## Check style, types and the import contracts
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## Rewrite the code in the house style
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+notebooks: $(STAMP) ## Run all notebooks and keep what they print
+	$(PY) -m nbconvert --to notebook --execute --inplace --ExecutePreprocessor.store_widget_state=False \
+	    --ExecutePreprocessor.record_timing=False --log-level=ERROR $(NOTEBOOKS)
+
+bench: $(STAMP) ## Measure against bare DuckDB
+	$(PY) -m benchmarks.run $(ARGS)
+
+# uv resolves once for every Python and every system; pip can only do so for its own.
+lock: ## Renew requirements.lock with the newest versions that pyproject.toml allows
+	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \
+	$(PYTHON) -m venv "$$tools" && "$$tools/bin/python" -m pip install --quiet uv && \
+	"$$tools/bin/python" -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb")); \
+	    print(*project["build-system"]["requires"], sep="\n")' | \
+	"$$tools/bin/uv" pip compile pyproject.toml - --quiet --no-build --all-extras --universal --python-version 3.11 \
+	    --fork-strategy fewest --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	    --output-file "$$tools/lock" && \
+	{ echo '# Exact versions for every extra, Python 3.11 and newer, every system. Written by: make lock'; \
+	  cat "$$tools/lock"; } > requirements.lock
+	@echo "requirements.lock is renewed; run: make test"
+
+clean: ## Remove .venv and all caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml requirements.lock
+	@if ! $(PY) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	        echo "cqrs_lab needs Python 3.11 or newer; $(PYTHON) is: $$($(PYTHON) --version 2>&1 | tail -n 1)" >&2; \
+	        echo "Name another one, for example: make $(or $(MAKECMDGOALS),lab) PYTHON=python3.12" >&2; exit 1; }; \
+	    $(PYTHON) -m venv --clear $(VENV) || { \
+	        echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; \
+	        exit 1; }; \
+	fi
+	@echo "Installing into $(VENV) (a minute or two, once) ..."
+	@$(PIP) install --quiet -r requirements.lock
+	@$(PIP) install --quiet --no-build-isolation --no-deps -e .
+	@touch $@

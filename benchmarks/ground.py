@@ -1,0 +1,237 @@
+"""The ground: appending, folding, reading by key, loading a stream, against the same by hand."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.harness import Result, bare_copy, seconds, take_turns
+from cqrs_lab import Lab, open_shop
+from cqrs_lab.errors import InvalidTable
+from cqrs_lab.shop import OrderLine, PlaceOrder, order_summary, orders
+from cqrs_lab.workbench.workload import Workload, tables
+
+THREADS = 2
+KEYED = """CREATE OR REPLACE TABLE by_hand (order_id VARCHAR PRIMARY KEY, customer_id VARCHAR, status VARCHAR,
+    total DECIMAL(18, 2), paid DECIMAL(18, 2), item_count BIGINT, version INTEGER, created_at TIMESTAMP,
+    updated_at TIMESTAMP)"""
+
+
+def run(count: int) -> Iterator[Result]:
+    """Measure the ground on `count` orders."""
+    table = tables(Workload(orders=count, seed=7))["order"]
+    with tempfile.TemporaryDirectory() as folder:
+        yield from appending(table, Path(folder))
+        with open_shop(Path(folder) / "shop.duckdb", threads=THREADS) as lab:
+            lab.append_table("order", table)
+            yield from folding(lab, table.num_rows)
+            yield from reading_by_key(lab)
+        yield from sending(Path(folder))
+        yield from loading(count, Path(folder))
+
+
+def appending(table: pa.Table, folder: Path) -> Iterator[Result]:
+    """append_table against an INSERT of the very rows that it stores, into the same tables with the same keys."""
+    n = table.num_rows
+    ours: list[float] = []
+    events_only: list[float] = []
+    with_streams: list[float] = []
+    for number in range(3):
+        with open_shop(folder / f"append{number}.duckdb", threads=THREADS) as lab:
+            ours.append(seconds(lambda lab=lab: lab.append_table("order", table)))  # type: ignore[misc]
+            stored, streams = (
+                lab._log.database.arrow(f"SELECT * FROM {name} ORDER BY {key}")
+                for name, key in (("order_events", "position"), ("streams", "stream_no"))
+            )
+            for times, names in ((events_only, ["order_events"]), (with_streams, ["order_events", "streams"])):
+                bare = bare_copy(lab, folder / "bare.duckdb")
+                given = {"order_events": stored, "streams": streams}
+                times.append(seconds(lambda bare=bare, names=names, given=given: _insert(bare, names, given)))  # type: ignore[misc]
+                bare.close()
+            if number == 0:
+                yield from bad_row(lab, table)
+        (folder / f"append{number}.duckdb").unlink()
+    best, bare_best, both_best = min(ours), min(events_only), min(with_streams)
+    rate = f"{n / best:,.0f} events/s (aim 400,000)"
+    yield Result("append_table / INSERT of its events", best, bare_best, "s", 1.6, f"{rate}; bare {n / bare_best:,.0f}")
+    yield Result("append_table / INSERT of events and streams", best, both_best, "s", None, "all that it stores")
+
+
+def _insert(bare: duckdb.DuckDBPyConnection, names: list[str], given: dict[str, pa.Table]) -> None:
+    bare.execute("BEGIN").fetchall()
+    for name in names:
+        bare.register("given", given[name])
+        bare.execute(f"INSERT INTO {name} SELECT * FROM given").fetchall()
+    bare.execute("COMMIT").fetchall()
+
+
+def bad_row(lab: Lab, table: pa.Table) -> Iterator[Result]:
+    """One bad row near the end of the table: named, and nothing stored."""
+    head = lab.head
+    amounts = table["amount"].combine_chunks()
+    row = table.num_rows - 10
+    negative = pa.array([Decimal("-1.00")], amounts.type)
+    spoilt = pa.concat_arrays([amounts.slice(0, row), negative, amounts.slice(row + 1)])
+    types = table["type"].combine_chunks()
+    kinds = pa.concat_arrays([types.slice(0, row), pa.array(["OrderPaid"], types.type), types.slice(row + 1)])
+    bad = table.set_column(table.column_names.index("amount"), "amount", spoilt)
+    bad = bad.set_column(table.column_names.index("type"), "type", kinds).slice(max(0, table.num_rows - 1_000_000))
+    said = ""
+
+    def refused() -> None:
+        nonlocal said
+        try:
+            lab.append_table("order", bad)
+        except InvalidTable as error:
+            said = str(error)
+
+    taken = seconds(refused)
+    assert lab.head == head
+    assert "amount" in said or "row" in said, said
+    yield Result("one bad row in a million: refused", taken, 1.0, "s", None, said[:70])
+
+
+def folding(lab: Lab, events: int) -> Iterator[Result]:
+    """refresh() and rebuild() against the same SELECT by hand."""
+    served = lab.serve(order_summary, as_="projection")
+    kept = lab.serve(order_summary, as_="materialized")
+    bare = lab._log.database
+
+    def insert(run: int) -> None:
+        bare.execute(KEYED)
+        bare.execute(f"INSERT INTO by_hand {order_summary.sql}")
+
+    refresh, ctas = take_turns(
+        lambda run: kept.refresh(),
+        lambda run: bare.execute(f"CREATE OR REPLACE TABLE by_hand_too AS {order_summary.sql}"),
+        runs=5,
+    )
+    rebuild, by_hand = take_turns(lambda run: served.rebuild(), insert, runs=3)
+    yield Result(
+        "refresh() / CREATE TABLE AS", refresh, ctas, "s", 1.2,
+        f"{events / refresh / 1e6:.1f} M events/s; bare {events / ctas / 1e6:.1f}",
+    )  # fmt: skip
+    yield Result(
+        "rebuild() / fold into the same keyed table", rebuild, by_hand, "s", 1.3,
+        f"{events / rebuild / 1e6:.1f} M events/s; bare {events / by_hand / 1e6:.1f}",
+    )  # fmt: skip
+
+
+def reading_by_key(lab: Lab) -> Iterator[Result]:
+    """served.get(key) against the bare lookup in the same table."""
+    served = lab.serve(order_summary, as_="projection")
+    view = lab.serve(order_summary, as_="view")
+    keys = [row[0] for row in lab._log.database.execute("SELECT order_id FROM by_hand USING SAMPLE 500 (reservoir, 1)")]
+    assert lab._log.database._root is not None
+    cursor = lab._log.database._root.cursor()
+    sql = "SELECT * FROM by_hand WHERE order_id = ?"
+    get, bare = take_turns(
+        lambda run: served.get(keys[run % 500]),
+        lambda run: cursor.execute(sql, [keys[(run + 250) % 500]]).fetchall(),
+        runs=400,
+        warm_up=20,
+    )
+    asked, _ = take_turns(lambda run: view.get(keys[run]), lambda run: None, runs=10)
+    rows = (
+        len(served.rows())
+        if served.position < 10_000
+        else lab._log.database.execute("SELECT count(*) FROM by_hand")[0][0]
+    )
+    yield Result(
+        "get(key) / bare lookup", get * 1e3, bare * 1e3, "ms", 2.0, f"{rows:,} rows; a view: {asked * 1e3:.0f} ms"
+    )
+
+
+def sending(folder: Path) -> Iterator[Result]:
+    """One durable send against a bare transaction with the same reads and writes, and against the insert alone."""
+    line = OrderLine(product_id="p-1", quantity=2, unit_price="9.99")
+    with open_shop(folder / "send.duckdb", threads=THREADS) as lab:
+        bare = bare_copy(lab, folder / "send-bare.duckdb")
+        alone = bare_copy(lab, folder / "send-alone.duckdb")
+        columns = (
+            "position, stream_no, version, type, schema_version, event_id, correlation_id, causation_id, command_id, "
+            "occurred_at, recorded_at, order_id, customer_id, lines, total, freight"
+        )
+        insert = f"INSERT INTO order_events ({columns}) VALUES ({', '.join('?' * 16)})"
+
+        def values(run: int) -> list[Any]:
+            now = datetime.now(UTC).replace(tzinfo=None)
+            lines = [{"product_id": "p-1", "quantity": 2, "unit_price": Decimal("9.99")}]
+            ids = [str(uuid4()), str(uuid4()), str(uuid4())]
+            order = f"o-{run}"
+            envelope = [run + 1, run + 1, 1, "OrderPlaced", 1, uuid4(), *ids, now, now]
+            return [*envelope, order, "c-1", lines, Decimal("19.98"), Decimal("0.00")]
+
+        def by_hand(run: int) -> None:
+            bare.execute("SELECT stream_no FROM streams WHERE stream = ?", [f"order/o-{run}"]).fetchall()
+            bare.execute("BEGIN").fetchall()
+            row = values(run)
+            bare.execute(
+                "INSERT INTO streams VALUES (?, ?, ?, ?)", [f"order/o-{run}", run, "order", f"o-{run}"]
+            ).fetchall()
+            bare.execute(insert, row).fetchall()
+            bare.execute("INSERT INTO commands VALUES (?, ?, ?, ?)", [row[8], "0" * 32, run + 1, run + 1]).fetchall()
+            bare.execute("COMMIT").fetchall()
+
+        def insert_alone(run: int) -> None:
+            alone.execute("BEGIN").fetchall()
+            alone.execute(insert, values(run)).fetchall()
+            alone.execute("COMMIT").fetchall()
+
+        ours, same, only = take_turns(
+            lambda run: lab.send(PlaceOrder(order_id=f"o-{run}", customer_id="c-1", lines=[line])),
+            by_hand,
+            insert_alone,
+            runs=300,
+            warm_up=20,
+        )
+        yield Result("send / bare transaction", ours * 1e3, same * 1e3, "ms", 1.3, f"{1 / ours:,.0f} commands/s")
+        yield Result(
+            "send / its insert alone", ours * 1e3, only * 1e3, "ms", 1.5, "three ids, receipt and stream included"
+        )
+        bare.close()
+        alone.close()
+
+
+def loading(count: int, folder: Path) -> Iterator[Result]:
+    """Loading a stream of 5 events, scattered over a long log, against the same over a short one."""
+    medians = {}
+    for streams in (20_000, count):
+        with open_shop(folder / f"load{streams}.duckdb", threads=THREADS) as lab:
+            lab.append_table("order", scattered(streams))
+            lab._log.heads.streams.clear()
+            ids = random.Random(1).sample(range(streams), 320)
+            (median,) = take_turns(
+                lambda run, lab=lab, ids=ids: lab._log.read(orders.log_category, f"o-{ids[run]}"),  # type: ignore[misc]
+                runs=300,
+                warm_up=20,
+            )
+            assert len(lab._log.read(orders.log_category, f"o-{ids[0]}")) == 5
+            medians[streams] = median
+    long, short = medians[count], medians[20_000]
+    note = f"{5 * count:,} events against {5 * 20_000:,}"
+    yield Result("loading 5 scattered events / in a short log", long * 1e3, short * 1e3, "ms", 1.5, note)
+
+
+def scattered(streams: int) -> pa.Table:
+    """Return 5 events for each stream, in random order over the whole table."""
+    order = np.random.Generator(np.random.PCG64(1)).permutation(np.repeat(np.arange(streams), 5))
+    ids = pa.array(np.char.add("o-", order.astype(str)))
+    return pa.table(
+        {
+            "id": ids,
+            "type": pa.array(["OrderPaid"] * len(order)),
+            "occurred_at": pa.array(np.full(len(order), 1_735_689_600_000_000), pa.timestamp("us", "UTC")),
+            "amount": pa.array([Decimal("1.00")] * len(order), pa.decimal128(18, 2)),
+        }
+    )

@@ -1,0 +1,420 @@
+"""The doctor: is this machine able to run the lab, and is a store whole?
+
+Owns the checks and what to do about each; writes nothing but a temporary store that it removes. A store is opened
+read-only and read to the last byte, by SQL over the tables that `log`, `event_store` and `serving` describe.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cqrs_lab import shop
+from cqrs_lab.app import open_shop
+from cqrs_lab.database import Database, quote
+from cqrs_lab.errors import CqrsLabError, NotAStore, StoreCorrupt, StoreError, StoreFormatError
+from cqrs_lab.log import FORMAT, TABLES, Category, Log
+from cqrs_lab.read.models import ReadModel
+from cqrs_lab.write.decider import Decider
+
+FIRST_NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "00_start_here.ipynb"
+
+_INSTALL = "Install everything the lab needs: make lab (or pip install 'cqrs-lab[lab]')"
+_RESTORE = "Restore a backup, or copy what can still be read into a new store; the file was left as it is"
+_REBUILD = "Open the store and call rebuild() on what lab.serve() returns for it; the events are what counts"
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check saw.
+
+    Attributes:
+        check: what was looked at.
+        status: OK, FAIL, or NOTE for what could not be checked here.
+        detail: what was seen.
+        next: what to do about it, empty when nothing is to be done.
+    """
+
+    check: str
+    status: Literal["OK", "FAIL", "NOTE"]
+    detail: str
+    next: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.status:<4}  {self.check}: {self.detail}{'. ' if self.next else ''}{self.next}"
+
+
+class _Failed(Exception):
+    """A check that does not hold: what was seen, and what to do next."""
+
+    def __init__(self, detail: str, next: str = _RESTORE) -> None:
+        super().__init__(detail)
+        self.detail, self.next = detail, next
+
+
+# -- the environment -----------------------------------------------------------------------------------------------
+
+
+def check_environment() -> list[Finding]:
+    """Check the interpreter, the packages, the kernel, a store on disk and a chart, without the internet."""
+    checks: dict[str, Callable[[], str]] = {
+        "Python": _python,
+        "DuckDB": lambda: _packages(only="duckdb"),
+        "packages": _packages,
+        "JupyterLab": lambda: _packages(extra="lab"),
+        "kernel": _kernel,
+        "temporary store": _store_on_disk,
+        "chart": _chart,
+    }
+    return [_run(name, check) for name, check in checks.items()]
+
+
+def _run(name: str, check: Callable[[], str], next: str = _RESTORE) -> Finding:
+    try:
+        return Finding(name, "OK", check())
+    except _Failed as failed:
+        return Finding(name, "FAIL", failed.detail, failed.next)
+    except StoreError as error:
+        return Finding(name, "FAIL", str(error))  # these say themselves what to do next
+    except CqrsLabError as error:
+        return Finding(name, "FAIL", str(error), next)
+    except Exception as error:  # a broken installation fails in its own ways; the doctor goes on to the next check
+        return Finding(name, "FAIL", f"{type(error).__name__}: {error}", _INSTALL)
+
+
+def _python() -> str:
+    version = ".".join(map(str, sys.version_info[:3]))
+    near = os.path.relpath(sys.executable) if os.name == "posix" else sys.executable
+    # From where one stands, unless that is a long way round: a notebook that is shared then names nobody's home.
+    return f"{version} at {near if near.count('..') <= 2 else sys.executable}"
+
+
+def _packages(*, extra: str | None = None, only: str | None = None) -> str:
+    """Compare what is installed with what the package's own metadata asks for."""
+    seen, wrong = [], []
+    for line in importlib.metadata.requires("cqrs-lab") or ():
+        found = re.match(r"([\w.-]+)>=([\d.]+)\s*(?:;\s*extra\s*==\s*['\"](\w+)['\"])?", line)
+        if found is None or found[3] != extra or (only is not None and found[1] != only):
+            continue
+        name, floor = found[1], found[2]
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            wrong.append(f"{name} is missing")
+            continue
+        seen.append(f"{name} {version}")
+        if _numbers(version) < _numbers(floor):
+            wrong.append(f"{name} is {version} and must be {floor} or newer")
+    if wrong:
+        raise _Failed("; ".join(wrong), _INSTALL)
+    return ", ".join(seen)
+
+
+def _numbers(version: str) -> list[int]:
+    release = re.match(r"\d+(\.\d+)*", version)
+    return [int(part) for part in release[0].split(".")] if release else []
+
+
+def _kernel() -> str:
+    from jupyter_client.manager import KernelManager
+
+    command = KernelManager(kernel_name="python3").format_kernel_cmd()[0]
+    # Not the file behind the links: the interpreters of two environments may be links to the same one.
+    if os.path.dirname(os.path.abspath(command)) != os.path.dirname(os.path.abspath(sys.executable)):
+        raise _Failed(
+            f"the kernel python3 runs {command}, not {sys.executable}",
+            f"Renew it: {sys.executable} -m ipykernel install --sys-prefix --name python3",
+        )
+    return "notebooks run in this interpreter (python3)"
+
+
+def _store_on_disk() -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "check.duckdb")
+        with open_shop(path, threads=1) as lab:
+            lab.send(shop.RegisterCustomer(customer_id="c-1", name="Ada", email="ada@example.org"))
+        with open_shop(path, threads=1, read_only=True) as lab:
+            if len(lab.events()) != 1:
+                raise _Failed("a temporary store lost its event", "Check the disk that holds temporary files")
+    return "made, written and read again"
+
+
+def _chart() -> str:
+    import altair
+    import polars
+
+    picture = io.BytesIO()
+    chart = altair.Chart(polars.DataFrame({"x": [1, 2], "y": [2, 1]})).mark_bar().encode(x="x:O", y="y:Q")
+    chart.save(picture, format="png")
+    if not picture.getvalue().startswith(b"\x89PNG"):
+        raise _Failed("the chart is not a PNG", _INSTALL)
+    return "drawn as PNG, offline"
+
+
+# -- a store -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str]) -> Iterator[Log]:
+    """Open a store of any domain read-only and yield its log.
+
+    Raises:
+        StoreMissing, StoreLocked, StoreCorrupt, NotAStore, StoreFormatError.
+    """
+    database = Database.open(path, read_only=True)
+    try:
+        yield Log(database, [])
+    finally:
+        database.release()
+
+
+def scan(path: str | os.PathLike[str]) -> list[Finding]:
+    """Read a store whole and check that everything in it fits together.
+
+    Raises:
+        StoreMissing, StoreLocked, NotAStore: there is no store at that path, or it cannot be looked at now.
+    """
+    try:
+        with reading(path) as log:
+            return [Finding("format", "OK", f"store format {FORMAT}"), *_Scan(log.database).findings()]
+    except NotAStore:
+        raise
+    except (StoreCorrupt, StoreFormatError) as error:
+        return [Finding("format", "FAIL", str(error))]
+
+
+def shop_models() -> dict[str, ReadModel]:
+    """Return the shop's read models by lower-case name."""
+    return {model.name.lower(): model for model in vars(shop).values() if isinstance(model, ReadModel)}
+
+
+def damaged_blocks(file: Path) -> list[int] | None:
+    """Return the numbers of the blocks that do not fit their checksum, None when the file's layout is another one.
+
+    A DuckDB file is three headers of 4 KiB, then blocks; each begins with the checksum of what follows it.
+    """
+    bytes_ = np.memmap(file, dtype=np.uint8, mode="r")
+    words = bytes_[: len(bytes_) // 8 * 8].view("<u8")
+    headers = [np.array(words[at : at + 512]) for at in (0, 512, 1024)]
+    intact = [header for header in headers[1:] if _checksum(header[1:]) == header[0]]
+    if _checksum(headers[0][1:]) != headers[0][0] or not intact:
+        return None
+    current = max(intact, key=lambda header: int(header[1]))
+    count, size = int(current[4]), int(current[5]) // 8
+    there = min(count, (len(words) - 1536) // size)
+    blocks = words[1536 : 1536 + there * size].reshape(there, size)
+    damaged = [number for number, block in enumerate(blocks) if _checksum(block[1:]) != block[0]]
+    return [*damaged, *range(there, count)]
+
+
+def _checksum(words: npt.NDArray[np.uint64]) -> np.uint64:
+    mixed: np.uint64 = np.bitwise_xor.reduce(words * np.uint64(0xBF58476D1CE4E5B9)) ^ np.uint64(5381)
+    return mixed
+
+
+class _Scan:
+    """One look through one store."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.models = shop_models()
+        self.declared: dict[str, Category] = {
+            decider.category: decider.log_category for decider in vars(shop).values() if isinstance(decider, Decider)
+        }
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield what every check saw, what can be read first."""
+        keys: dict[str, str] = dict(self.database.execute("SELECT category, key FROM categories ORDER BY category"))
+        self.tables = {category: f"{category}_events" for category in keys}
+        for table in [*TABLES, *self.tables.values()]:
+            yield _run(f"table {table}", lambda table=table: self._readable(table))  # type: ignore[misc]
+        yield self._blocks()
+        if not self.tables:
+            yield Finding("events", "NOTE", "the store has no categories yet, so there is nothing more to check")
+            return
+        yield _run("positions", self._positions)
+        yield _run("versions", self._versions)
+        yield _run("recorded_at", self._recorded)
+        for category, key in keys.items():
+            yield _run(f"streams of {category}", lambda c=category, k=key: self._streams(c, k))  # type: ignore[misc]
+            yield self._types(category)
+        yield _run("commands", self._commands)
+        for row in self.database.execute("SELECT model, served_as, fingerprint, position FROM servings ORDER BY ALL"):
+            yield self._serving(*row)
+
+    def _readable(self, table: str) -> str:
+        """Read every value of every column; DuckDB checks the checksum of each block on the way."""
+        count, _ = self.database.execute(f"SELECT count(*), bit_xor(hash(whole)) FROM {quote(table)} AS whole")[0]
+        return f"{count:,} rows, every column read"
+
+    def _blocks(self) -> Finding:
+        """Whether every block of the file fits its checksum; DuckDB looks at an index only when it uses it."""
+        damaged = damaged_blocks(Path(self.database.path))
+        if damaged is None:
+            return Finding("file", "NOTE", "its layout is not known here, so its blocks were not checked")
+        free = self.database.execute("SELECT free_blocks FROM pragma_database_size()")[0][0]
+        if not damaged:
+            return Finding("file", "OK", "every block fits its checksum")
+        detail = f"damaged blocks: {_some(', '.join(map(str, damaged[:_SHOWN])), len(damaged))}"
+        if len(damaged) > free:
+            return Finding("file", "FAIL", detail, _RESTORE)
+        # A crash may leave half a block in room that is not in use.
+        return Finding("file", "NOTE", f"{detail}; the file has {free:,} unused blocks, which may be these")
+
+    def _positions(self) -> str:
+        count, first, last = self.database.execute(f"SELECT count(*), min(position), max(position) {self._all()}")[0]
+        if not count:
+            return "the log is empty"
+        jumps = self.database.execute(
+            f"""SELECT before + 1, position - 1, position FROM
+                    (SELECT position, lag(position, 1, 0) OVER (ORDER BY position) AS before {self._all()})
+                WHERE position <> before + 1 ORDER BY position"""
+        )
+        missing = [f"{start} to {end}" if start < end else f"{start}" for start, end, _ in jumps if start <= end]
+        twice = [f"{position}" for start, _, position in jumps if position < start]
+        said = [f"positions are missing: {_some(', '.join(missing[:_SHOWN]), len(missing))}"] if missing else []
+        said += [f"positions occur twice: {_some(', '.join(twice[:_SHOWN]), len(twice))}"] if twice else []
+        if said:
+            raise _Failed(f"{count:,} events between {first:,} and {last:,}; {'; '.join(said)}")
+        return f"1 to {last:,} without a hole"
+
+    def _versions(self) -> str:
+        wrong = self.database.execute(
+            f"""SELECT coalesce(stream, 'number ' || stream_no), min(version) FROM
+                    (SELECT stream_no, version,
+                            row_number() OVER (PARTITION BY stream_no ORDER BY position) AS expected {self._all()})
+                    LEFT JOIN streams USING (stream_no)
+                WHERE version <> expected GROUP BY ALL ORDER BY 1"""
+        )
+        if wrong:
+            shown = ", ".join(f"{stream} before version {version}" for stream, version in wrong[:_SHOWN])
+            raise _Failed(f"events are missing or out of order in {_some(shown, len(wrong), 'streams')}")
+        return "every stream counts 1, 2, 3 in order of position"
+
+    def _recorded(self) -> str:
+        back = self.database.execute(
+            f"""SELECT position FROM
+                    (SELECT position, recorded_at, lag(recorded_at) OVER (ORDER BY position) AS before {self._all()})
+                WHERE recorded_at < before ORDER BY position"""
+        )
+        if back:
+            shown = ", ".join(str(position) for (position,) in back[:_SHOWN])
+            raise _Failed(f"recorded_at goes back at position {_some(shown, len(back))}")
+        return "never decreases"
+
+    def _streams(self, category: str, key: str) -> str:
+        table = quote(self.tables[category])
+        wrong = self.database.execute(
+            f"""SELECT 'event ' || min(position) || ' has stream number ' || stream_no || ', which no stream has'
+                FROM {table} ANTI JOIN streams USING (stream_no) GROUP BY stream_no
+                UNION ALL
+                SELECT 'event ' || min(position) || ' of ' || coalesce({quote(key)}, '(none)') || ' lies in ' || stream
+                FROM {table} JOIN streams USING (stream_no)
+                WHERE category <> ? OR id IS DISTINCT FROM {quote(key)} GROUP BY stream, {quote(key)}
+                UNION ALL
+                SELECT stream || ' has no events' FROM streams ANTI JOIN {table} USING (stream_no) WHERE category = ?
+                UNION ALL
+                SELECT 'stream number ' || stream_no || ' is given to ' || count(*) || ' streams'
+                FROM streams GROUP BY stream_no HAVING count(*) > 1
+                UNION ALL
+                SELECT stream || ' is not called ' || category || '/' || id FROM streams
+                WHERE stream <> category || '/' || id
+                ORDER BY 1""",
+            [category, category],
+        )
+        if wrong:
+            raise _Failed(_some("; ".join(text for (text,) in wrong[:_SHOWN]), len(wrong)))
+        count = self.database.execute("SELECT count(*) FROM streams WHERE category = ?", [category])[0][0]
+        return f"{count:,} streams, each with its events"
+
+    def _types(self, category: str) -> Finding:
+        """Whether this version of the package can read the events as objects."""
+        name = f"events of {category}"
+        declared = self.declared.get(category)
+        if declared is None:
+            return Finding(name, "NOTE", "not a category of the shop, so its types were not compared with classes")
+
+        def check() -> str:
+            table = quote(declared.table)
+            types = self.database.execute(f"SELECT type, max(schema_version) FROM {table} GROUP BY type ORDER BY type")
+            unknown = [
+                f"{kind} v{version}"
+                for kind, version in types
+                if kind not in declared.types or version > declared.types[kind].schema_version
+            ]
+            if unknown:
+                raise _Failed(
+                    f"{', '.join(unknown)} is not declared by this version",
+                    "Open the store with the version of cqrs_lab, or the domain, that wrote it",
+                )
+            return ", ".join(kind for kind, _ in types) or "none yet"
+
+        return _run(name, check)
+
+    def _commands(self) -> str:
+        wrong = self.database.execute(
+            f"""SELECT command_id FROM commands
+                    LEFT JOIN (SELECT position, command_id AS first_id {self._all()}) ON position = first_position
+                    LEFT JOIN (SELECT position AS p, command_id AS last_id {self._all()}) ON p = last_position
+                WHERE first_position IS NOT NULL
+                  AND (first_id IS DISTINCT FROM command_id OR last_id IS DISTINCT FROM command_id) ORDER BY 1"""
+        )
+        if wrong:
+            shown = ", ".join(command for (command,) in wrong[:_SHOWN])
+            raise _Failed(f"the events of these commands are not where they were stored: {_some(shown, len(wrong))}")
+        count = self.database.execute("SELECT count(*) FROM commands")[0][0]
+        return f"{count:,}, each with its events"
+
+    def _serving(self, name: str, served_as: str, fingerprint: str, position: int) -> Finding:
+        check = f"{name} as {served_as}"
+        model = self.models.get(name.lower())
+        if model is None:
+            return Finding(check, "NOTE", "not a read model of the shop, so its rows were not compared")
+
+        def compare() -> str:
+            head = self.database.execute(f"SELECT coalesce(max(position), 0) {self._all()}")[0][0]
+            if position > head:
+                raise _Failed(f"it claims position {position:,}, but the log ends at {head:,}", _REBUILD)
+            if fingerprint != model.fingerprint(self.models):
+                raise _Failed("its rows come from another SELECT than the one declared now", _REBUILD)
+            upto = head if served_as == "view" else position
+            text = model.expanded(self.models, lambda t: f"SELECT * FROM {quote(t)} WHERE position <= {int(upto)}")
+            columns = ", ".join(quote(row[0]) for row in self.database.execute(f"DESCRIBE {text}"))
+            stored = f"SELECT {columns} FROM {quote(served_as)}.{quote(name)}"
+            wanted = f"SELECT {columns} FROM ({text})"
+            lacks, extra = (
+                self.database.execute(f"SELECT count(*) FROM (({a}) EXCEPT ALL ({b}))")[0][0]
+                for a, b in ((wanted, stored), (stored, wanted))
+            )
+            if lacks or extra:
+                raise _Failed(
+                    f"at position {upto:,} it lacks {lacks:,} rows that the events give, and has {extra:,} that they "
+                    "do not",
+                    _REBUILD,
+                )
+            return f"equal to its SELECT at position {upto:,} of {head:,}"
+
+        return _run(check, compare, _REBUILD)
+
+    def _all(self) -> str:
+        """FROM clause over the envelopes of all categories."""
+        envelope = "position, stream_no, version, command_id, recorded_at"
+        parts = (f"SELECT {envelope} FROM {quote(table)}" for table in self.tables.values())
+        return f"FROM ({' UNION ALL '.join(parts)})"
+
+
+def _some(shown: str, count: int, what: str = "places") -> str:
+    return shown if count <= _SHOWN else f"{shown}, ... ({count:,} {what})"

@@ -1,0 +1,287 @@
+"""The latency lab asks every serving the same questions and reports the times as they were, staleness beside them."""
+
+from __future__ import annotations
+
+import struct
+
+import polars as pl
+import pytest
+
+from cqrs_lab import Domain, Lab, ReadModel, open_shop
+from cqrs_lab.errors import InvalidTable, QueryError, QueryFailed, ReadOnlyStore, UnknownReadModel
+from cqrs_lab.read.serving import Served
+from cqrs_lab.rows import Rows
+from cqrs_lab.shop import customers, daily_orders, order_summary, orders
+from cqrs_lab.workbench import latency as module
+from cqrs_lab.workbench.latency import compare_latency
+from cqrs_lab.workbench.plots import latency_chart, orders_per_day_chart, show, status_chart
+from cqrs_lab.workbench.workload import Workload, generate
+
+WAYS = ["view", "materialized", "projection"]
+SMALL = Workload(orders=60, seed=3)
+order_ids = ReadModel("order_ids", key="order_id", sql="SELECT order_id FROM order_events GROUP BY order_id")
+
+
+@pytest.fixture
+def lab():
+    """A shop with a small workload."""
+    with open_shop(threads=1) as shop:
+        generate(shop, SMALL)
+        yield shop
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What is asked of servings while a test runs: (served_as, question, its value, the number of rows answered)."""
+    seen = []
+    get, where, sql = Served.get, Served.where, Served.sql
+
+    def spy_get(self, *key):
+        row = get(self, *key)
+        seen.append((self.as_, "point", key, row is not None))
+        return row
+
+    def spy_where(self, **equals):
+        rows = where(self, **equals)
+        seen.append((self.as_, "list", equals, len(rows)))
+        return rows
+
+    def spy_sql(self, question):
+        rows = sql(self, question)
+        if "GROUP BY" in question:
+            seen.append((self.as_, "aggregate", question, len(rows)))
+        return rows
+
+    monkeypatch.setattr(Served, "get", spy_get)
+    monkeypatch.setattr(Served, "where", spy_where)
+    monkeypatch.setattr(Served, "sql", spy_sql)
+    return seen
+
+
+def test_the_frame_has_a_row_for_each_serving_and_question(lab):
+    """Three servings by three questions, with the size of the history, the runs and rising percentiles."""
+    frame = compare_latency(lab, order_summary, runs=4, warmup=1)
+    assert frame.schema == {
+        "served_as": pl.String, "question": pl.String, "events": pl.Int64, "runs": pl.Int64,
+        "p50_ms": pl.Float64, "p95_ms": pl.Float64, "p99_ms": pl.Float64, "staleness_events": pl.Int64,
+    }  # fmt: skip
+    questions = ["point", "list", "aggregate"]
+    assert frame.select("served_as", "question").rows() == [(way, question) for way in WAYS for question in questions]
+    assert set(frame["events"]) == {lab.head}
+    assert set(frame["runs"]) == {4}
+    assert frame.select((pl.col("p50_ms") > 0) & (pl.col("p50_ms") <= pl.col("p95_ms"))).to_series().all()
+    assert (frame["p95_ms"] <= frame["p99_ms"]).all()
+
+
+def test_every_serving_is_asked_the_same(lab, asked):
+    """Each serving gets each question with the same values, all of things that are there, as often as was said."""
+    compare_latency(lab, order_summary, runs=10, warmup=2)
+    by_way = {way: sorted(map(repr, (a[1:] for a in asked if a[0] == way))) for way in WAYS}
+    assert by_way["view"] == by_way["materialized"] == by_way["projection"]
+    assert len(by_way["view"]) == 3 * (10 + 2)
+    assert all(found for *_, found in asked)
+
+
+def test_the_runs_are_mixed(lab, asked):
+    """After the warm-up no serving and no question has a stretch of time to itself."""
+    compare_latency(lab, order_summary, runs=20, warmup=1)
+    measured = [what[:2] for what in asked[9:]]
+    assert len({*measured[:45]}) == len({*measured[-45:]}) == 9
+    assert measured != sorted(measured)
+
+
+def test_a_seed_repeats_the_questions(lab, asked):
+    """The same seed asks the same questions in the same order, another seed others."""
+    plans = []
+    for seed in (1, 1, 2):
+        asked.clear()
+        compare_latency(lab, order_summary, runs=5, seed=seed)
+        plans.append(list(asked))
+    assert plans[0] == plans[1] != plans[2]
+
+
+def test_the_times_are_those_of_the_clock(lab, monkeypatch):
+    """Percentiles are taken over all measured runs, and the warm-up is not among them."""
+    now = [0]
+    runs = {way: iter([10**6, *range(101)]) for way in WAYS}
+
+    def slow_get(self, *key):
+        now[0] += next(runs[self.as_]) * 1_000_000
+
+    monkeypatch.setattr(module, "perf_counter_ns", lambda: now[0])
+    monkeypatch.setattr(Served, "get", slow_get)
+    frame = compare_latency(lab, order_summary, runs=101, warmup=1).filter(pl.col("question") == "point")
+    assert frame.select("p50_ms", "p95_ms", "p99_ms").rows() == [(50.0, 95.0, 99.0)] * 3
+
+
+def test_answers_are_fetched_within_the_time(lab, monkeypatch):
+    """A list and an aggregate count as answered once their rows are there as Python values."""
+    now = [0]
+    fetchall = Rows.fetchall
+
+    def slow_fetch(self):
+        now[0] += 7_000_000
+        return fetchall(self)
+
+    monkeypatch.setattr(module, "perf_counter_ns", lambda: now[0])
+    monkeypatch.setattr(Rows, "fetchall", slow_fetch)
+    frame = compare_latency(lab, order_summary, runs=2, warmup=0)
+    assert dict(frame.group_by("question").agg(pl.col("p50_ms").max()).rows()) == {
+        "point": 0.0, "list": 7.0, "aggregate": 7.0,
+    }  # fmt: skip
+
+
+def test_a_serving_that_is_there_is_left_where_it_is(lab, asked):
+    """What is behind the log stays behind and says by how much; it is asked only for what it knows."""
+    projection = lab.serve(order_summary)
+    stood = projection.position
+    more = generate(lab, Workload(orders=200, prefix="b-")).events
+    frame = compare_latency(lab, order_summary, runs=15)
+    behind = dict(frame.select("served_as", "staleness_events").unique().rows())
+    assert behind == {"view": 0, "materialized": 0, "projection": more}
+    assert projection.position == stood
+    assert all(found for *_, found in asked)
+
+
+def test_any_read_model_can_be_compared(lab, asked):
+    """Another read model is listed and counted by its first column outside the key, one of keys alone only counted."""
+    assert compare_latency(lab, daily_orders, runs=2)["question"].unique(maintain_order=True).to_list() == [
+        "point", "list", "aggregate",
+    ]  # fmt: skip
+    assert {tuple(value) for _, question, value, _ in asked if question == "list"} == {("orders",)}
+    assert {value for _, question, value, _ in asked if question == "aggregate"} == {
+        'SELECT count(*) FROM "daily_orders" GROUP BY "orders"'
+    }
+    assert compare_latency(lab, order_ids, runs=2)["question"].unique(maintain_order=True).to_list() == [
+        "point", "aggregate",
+    ]  # fmt: skip
+
+
+def test_the_questions_can_be_chosen(lab, asked):
+    """`list_by` and `aggregate` replace the usual questions; the key itself can be listed by."""
+    mine = "SELECT customer_id, max(total) FROM order_summary GROUP BY customer_id"
+    compare_latency(lab, "order_summary", runs=3, list_by="order_id", aggregate=mine)
+    assert {tuple(value) for _, question, value, _ in asked if question == "list"} == {("order_id",)}
+    assert {found for _, question, _, found in asked if question == "list"} == {1}
+    assert {value for _, question, value, _ in asked if question == "aggregate"} == {mine}
+
+
+def test_a_key_of_several_columns_can_be_compared(asked):
+    """A read model with two key columns and values that are empty is asked for both parts, and for the empty ones."""
+    per_day = ReadModel(
+        "per_day",
+        key=("day", "type"),
+        sql="SELECT occurred_at::DATE AS day, type, max(method) AS method FROM order_events GROUP BY day, type",
+    )
+    with Lab(domain=Domain(deciders=[orders, customers], read_models=[per_day]), threads=1) as lab:
+        generate(lab, SMALL)
+        compare_latency(lab, per_day, runs=20)
+    assert {len(value) for _, question, value, _ in asked if question == "point"} == {2}
+    assert {value["method"] for _, question, value, _ in asked if question == "list"} > {None}
+    assert all(found for *_, found in asked)
+
+
+def test_a_read_only_store_is_asked_what_it_has(tmp_path):
+    """A read-only store is measured when every serving is there, and names the first that is missing."""
+    with open_shop(tmp_path / "shop.duckdb", threads=1) as lab:
+        generate(lab, SMALL)
+        lab.serve(order_summary)
+    with (
+        open_shop(tmp_path / "shop.duckdb", read_only=True, threads=1) as lab,
+        pytest.raises(
+            ReadOnlyStore, match=r"order_summary is not served as materialized in .*open it for writing once"
+        ),
+    ):
+        compare_latency(lab, order_summary)
+    with open_shop(tmp_path / "shop.duckdb", threads=1) as lab:
+        lab.serve(order_summary, as_="materialized")
+    with open_shop(tmp_path / "shop.duckdb", read_only=True, threads=1) as lab:
+        assert len(compare_latency(lab, order_summary, runs=2)) == 9
+
+
+def test_nothing_to_ask_is_said(lab):
+    """An empty log builds nothing; a read model without rows, no runs and unknown columns are refused by name."""
+    with open_shop(threads=1) as empty:
+        with pytest.raises(QueryError, match="is empty, so there is nothing to ask"):
+            compare_latency(empty, order_summary)
+        assert len(empty.lag()) == 0
+    nothing = ReadModel(
+        "nothing", key="order_id", sql="SELECT order_id FROM order_events WHERE type = 'Lost' GROUP BY order_id"
+    )
+    with pytest.raises(QueryError, match="nothing as view has no rows at position"):
+        compare_latency(lab, nothing)
+    with pytest.raises(QueryError, match="runs=0, warmup=3"):
+        compare_latency(lab, order_summary, runs=0)
+    with pytest.raises(QueryError, match="has no column 'colour' to list by; it has order_id, customer_id"):
+        compare_latency(lab, order_summary, list_by="colour")
+    with pytest.raises(QueryFailed):
+        compare_latency(lab, order_summary, aggregate="SELECT colour FROM order_summary")
+    with pytest.raises(UnknownReadModel):
+        compare_latency(lab, "orders")
+
+
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+
+def plotted(chart):
+    """Return the rows that a chart draws."""
+    [rows] = chart.to_dict()["datasets"].values()
+    return rows
+
+
+def test_the_latency_chart_draws_every_serving():
+    """Each row of the frame is drawn, readable, and what is behind says so; the picture is a PNG with a steady text."""
+    frame = pl.DataFrame(
+        {
+            "served_as": WAYS * 2,
+            "question": ["point"] * 3 + ["mine"] * 3,
+            "events": [3_355_000] * 6,
+            "p50_ms": [12.3, 0.5, 0.45, 1_234.5, 100.4, 1.0],
+            "p95_ms": [15.0, 0.9, 0.6, 2_000.0, 150.0, 1.0],
+            "staleness_events": [0, 35, 0] * 2,
+        }
+    )
+    chart = latency_chart(frame)
+    rows = plotted(chart)
+    assert [row["p50_ms"] for row in rows] == frame["p50_ms"].to_list()
+    assert [row["label"] for row in rows] == ["12 ms", "0.5 ms", "0.45 ms", "1.23 s", "100 ms", "1 ms"]
+    assert [row["serving"] for row in rows[:3]] == ["view", "materialized (35 events behind)", "projection"]
+    assert [row["question"] for row in rows] == ["one row by key"] * 3 + ["mine"] * 3
+    assert "3,355,000 events" in chart.to_dict()["title"]["subtitle"]
+    picture = show(chart)
+    again = show(latency_chart(frame.with_columns(pl.col("p50_ms") / 2)), alt_text=None)
+    assert repr(picture) == repr(again) == "<picture: How long an answer takes>"
+    data, metadata = picture._repr_mimebundle_()
+    width, height = struct.unpack(">II", data["image/png"][16:24])
+    assert data["image/png"].startswith(b"\x89PNG")
+    assert width == 2 * picture.width
+    assert min(width, height) > 400
+    assert metadata["image/png"] == {"alt": picture.alt, "width": picture.width}
+    assert data["text/plain"] == repr(picture)
+
+
+def test_the_shop_is_drawn(lab):
+    """Days and statuses are drawn from the read models as they are; statuses stand in the order that orders take."""
+    daily = lab.serve(daily_orders).pl()
+    assert [row["orders"] for row in plotted(orders_per_day_chart(daily))] == daily["orders"].to_list()
+    counts = lab.serve(order_summary).sql("SELECT status, count(*) AS orders FROM order_summary GROUP BY 1").pl()
+    chart = status_chart(counts)
+    assert {row["status"]: row["orders"] for row in plotted(chart)} == dict(counts.rows())
+    assert chart.to_dict()["layer"][0]["encoding"]["y"]["sort"] == [
+        "PENDING",
+        "PAID",
+        "SHIPPED",
+        "DELIVERED",
+        "CANCELLED",
+    ]
+    for figure in (chart, orders_per_day_chart(daily)):
+        assert show(figure).png.startswith(b"\x89PNG")
+    assert show(chart, alt_text="how many").alt == "how many"
+
+
+def test_a_frame_of_another_shape_is_refused():
+    """A frame that lacks a column, or has no rows, is refused with the columns that are needed."""
+    with pytest.raises(InvalidTable, match="the chart needs day, orders; the frame has day"):
+        orders_per_day_chart(pl.DataFrame({"day": []}))
+    with pytest.raises(InvalidTable, match="no rows"):
+        status_chart(pl.DataFrame({"status": [], "rows": []}), count="rows")

@@ -1,0 +1,138 @@
+"""Packaging: pyproject.toml is the one list of dependencies, and the other files agree with it."""
+
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import cqrs_lab
+
+ROOT = Path(__file__).parents[1]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+LOCK = (ROOT / "requirements.lock").read_text("utf-8")
+ENVIRONMENT = (ROOT / "environment.yml").read_text("utf-8")
+
+
+def _wanted() -> list[Requirement]:
+    project = PROJECT["project"]
+    extras = (line for lines in project["optional-dependencies"].values() for line in lines)
+    lines = [*project["dependencies"], *extras, *PROJECT["build-system"]["requires"]]
+    return [Requirement(line) for line in lines if canonicalize_name(Requirement(line).name) != "cqrs-lab"]
+
+
+def _locked() -> list[Requirement]:
+    return [Requirement(line) for line in LOCK.splitlines() if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("wanted", _wanted(), ids=str)
+def test_the_lock_satisfies_every_requirement(wanted: Requirement) -> None:
+    """Each dependency, of every extra and of the build, is locked at a version that pyproject.toml allows."""
+    versions = [next(iter(r.specifier)).version for r in _locked() if canonicalize_name(r.name) == wanted.name]
+    assert versions, f"{wanted} is not locked; run: make lock"
+    assert all(wanted.specifier.contains(version) for version in versions), f"{wanted} is locked at {versions}"
+
+
+def test_the_lock_holds_exact_versions_and_no_addresses() -> None:
+    """The lock names versions alone: no index, no file, no hash, nothing of the machine that wrote it."""
+    for requirement in _locked():
+        (pin,) = requirement.specifier
+        assert pin.operator == "=="
+        assert "*" not in pin.version
+        assert requirement.url is None
+    for line in LOCK.splitlines():
+        assert not re.search(r"://|@|^\s*-|/[a-z]", line), line
+
+
+def test_the_lock_serves_every_python_and_system() -> None:
+    """On each Python and system that is supported a package is locked once."""
+    for python in ("3.11", "3.12", "3.13", "3.14"):
+        for system, os_name in (("linux", "posix"), ("darwin", "posix"), ("win32", "nt")):
+            machine = {
+                "python_version": python,
+                "python_full_version": f"{python}.5",
+                "sys_platform": system,
+                "os_name": os_name,
+                "implementation_name": "cpython",
+                "platform_python_implementation": "CPython",
+            }
+            names = [canonicalize_name(r.name) for r in _locked() if not r.marker or r.marker.evaluate(machine)]
+            assert len(names) == len(set(names))
+            assert {wanted.name for wanted in _wanted()} <= set(names)
+
+
+def test_what_is_installed_is_what_is_allowed() -> None:
+    """The environment that the tests run in meets every requirement of pyproject.toml."""
+    for wanted in _wanted():
+        assert wanted.specifier.contains(importlib.metadata.version(wanted.name)), wanted
+
+
+def test_the_conda_environment_installs_the_package_with_all_its_extras() -> None:
+    """environment.yml brings a Python that pyproject.toml allows, and leaves the rest to pip and pyproject.toml."""
+    lines = [line.strip() for line in ENVIRONMENT.splitlines() if not line.startswith("#")]
+    name = PROJECT["project"]["name"]
+    assert lines == [
+        f"name: {name}",
+        "channels:",
+        "- conda-forge",
+        "dependencies:",
+        f"- python{PROJECT['project']['requires-python']}",
+        "- pip",
+        "- pip:",
+        "- -e .[all]",
+    ]
+    assert PROJECT["project"]["optional-dependencies"]["all"] == [f"{name}[lab,test,bench]"]
+
+
+def test_one_python_floor_everywhere() -> None:
+    """Package, type checker, linter, lock and Makefile agree on the oldest Python."""
+    floor = PROJECT["project"]["requires-python"].removeprefix(">=")
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    assert SpecifierSet(f">={floor}").contains(Version(".".join(map(str, sys.version_info[:3]))))
+    assert PROJECT["tool"]["mypy"]["python_version"] == floor
+    assert PROJECT["tool"]["ruff"]["target-version"] == f"py{floor.replace('.', '')}"
+    assert f"--python-version {floor}" in makefile
+    assert makefile.count(f"sys.version_info < ({floor.replace('.', ', ')})") == 2
+
+
+def test_the_installed_version_is_the_declared_one() -> None:
+    """The metadata that pip shows come from pyproject.toml."""
+    assert importlib.metadata.version("cqrs-lab") == PROJECT["project"]["version"]
+
+
+def test_the_public_names_are_listed_and_there() -> None:
+    """`from cqrs_lab import *` gives the listed names, each once and sorted, and each is documented."""
+    assert sorted(set(cqrs_lab.__all__)) == list(cqrs_lab.__all__)
+    for name in cqrs_lab.__all__:
+        assert getattr(cqrs_lab, name).__doc__, name
+
+
+@pytest.mark.parametrize("goal", ["help", ""])
+def test_make_lists_its_targets(goal: str) -> None:
+    """`make` alone says what can be made and changes nothing."""
+    said = subprocess.run(["make", *goal.split()], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = [line.split()[1] for line in said.splitlines()]
+    assert targets == ["help", "lab", "test", "lint", "format", "bench", "lock", "clean"]
+
+
+def test_make_says_when_the_python_is_too_old(tmp_path: Path) -> None:
+    """With an old Python `make` stops before it installs anything, and says how to name another one."""
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        (tmp_path / name).write_text((ROOT / name).read_text("utf-8"), "utf-8")
+    old = tmp_path / "old-python"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.2 && exit\nexit 1\n')
+    old.chmod(0o755)
+    made = subprocess.run(["make", "lint", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert made.returncode != 0
+    assert "needs Python 3.11 or newer" in made.stderr
+    assert "Python 3.9.2" in made.stderr
+    assert "make lint PYTHON=" in made.stderr
+    assert not (tmp_path / ".venv").exists()
