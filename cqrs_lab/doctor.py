@@ -23,9 +23,10 @@ import numpy.typing as npt
 
 from cqrs_lab import shop
 from cqrs_lab.app import open_shop
+from cqrs_lab.categories import Category
 from cqrs_lab.database import Database, quote
 from cqrs_lab.errors import CqrsLabError, NotAStore, StoreCorrupt, StoreError, StoreFormatError
-from cqrs_lab.log import FORMAT, TABLES, Category, Log
+from cqrs_lab.log import FORMAT, TABLES, Log
 from cqrs_lab.read.models import ReadModel
 from cqrs_lab.write.decider import Decider
 

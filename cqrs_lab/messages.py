@@ -14,16 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, Union
+from typing import Annotated, Any, ClassVar, Self, Union
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from cqrs_lab.errors import InvalidMessage
-
-if TYPE_CHECKING:
-    from cqrs_lab.read.models import ReadModel
 
 MONEY_DIGITS, MONEY_PLACES = 18, 2
 INT64_MAX = 2**63 - 1
@@ -86,8 +83,10 @@ def _limits(message: type[BaseModel]) -> dict[str, tuple[int, int]]:
 def _check_storable(path: str, value: object, limits: tuple[int, int]) -> None:
     """Refuse what pydantic lets through and a typed column cannot hold."""
     if isinstance(value, str):
-        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-            raise ValueError(f"{path}: has a lone surrogate, which is not a character")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{path}: has a lone surrogate, which is not a character") from None
     elif isinstance(value, int):
         if not -INT64_MAX - 1 <= value <= INT64_MAX:
             raise ValueError(f"{path}: {value} does not fit in 64 bits")
@@ -152,7 +151,7 @@ class Query(Message):
     beside the fields it needs.
     """
 
-    model: ClassVar[ReadModel]
+    model: ClassVar[Any]  # a ReadModel; named so here, messages would depend on the read side
 
     def answer(self, read: Any) -> Any:
         """Return the answer, read from a serving of `model` (an object with `get` and `where`)."""

@@ -386,7 +386,8 @@ def beside():
 
 threading.Thread(target=beside, daemon=True).start()
 begun.wait()
-threading.Thread(target=lambda: lab.send(place("o-5")), daemon=True).start()
+insert = "INSERT INTO aside SELECT range FROM range(300)"
+threading.Thread(target=lambda: database.execute(insert), daemon=True).start()
 time.sleep(0.5)
 go_on.set()
 time.sleep(30)
@@ -407,8 +408,8 @@ time.sleep(30)
     with untouched(broken), pytest.raises(StoreCorrupt, match="stand behind that place"):
         open_shop(broken / path.name)
     with open_shop(path, threads=1) as lab:
-        assert check_whole(lab) == 6
-        assert lab._log.database.execute("SELECT * FROM aside") == [("beside",)]
+        assert check_whole(lab) == 5
+        assert ("beside",) in lab._log.database.execute("SELECT * FROM aside")
 
 
 # -- damaged files -----------------------------------------------------------------------------------------------------
@@ -421,7 +422,7 @@ def test_a_log_cut_anywhere_holds_a_prefix(logged: SimpleNamespace, tmp_path: Pa
     cuts = {cut for cut in cuts if cut <= len(logged.log)}
     # Every commit and its neighbours; among the rest a sample, drawn anew for every length of the log.
     near = {size + step for size, _ in logged.commits for step in (-1, 0, 1)}
-    sample = random.Random(len(logged.log)).sample(sorted(cuts - near), 60)
+    sample = random.Random(len(logged.log)).sample(sorted(cuts - near), 25)
     path = tmp_path / "shop.duckdb"
     for cut in sorted({*(n for n in near if n <= len(logged.log)), *sample}):
         path.write_bytes(logged.main)
@@ -445,7 +446,7 @@ def test_a_flipped_byte_in_the_log_is_refused(logged: SimpleNamespace, tmp_path:
     path.write_bytes(logged.main)
     log = wal.logs_of(path)[0]
     borders = entries(logged.log)
-    places = {*range(borders[0]), *range(borders[0], len(logged.log), 331)}
+    places = {*range(borders[0]), *range(borders[0], len(logged.log), 577)}
     # The length of an entry is what DuckDB believes without a checksum: of the first, a middle and the last ones.
     places |= {border + i for border in (*borders[:2], *borders[30:32], *borders[-5:-1]) for i in (0, 3, 7, 8, 15)}
     for at in sorted(places)[read_only::2]:
@@ -624,7 +625,7 @@ def test_disk_full_in_a_checkpoint(small_disk: Path) -> None:
 
 @pytest.mark.parametrize(("point", "stored"), [("before_header", 0), ("before_wal_finish", 1)])
 def test_a_checkpoint_that_fails(tmp_path: Path, point: str, stored: int) -> None:
-    """A checkpoint that fails in a commit stops the store with an error; reopened it is whole, with that commit or not."""
+    """A checkpoint that fails in a commit stops the store by an error; reopened it is whole, with the commit or not."""
     path = tmp_path / "shop.duckdb"
     lab = open_shop(path, threads=1)
     lab._log.database.execute(f"SET GLOBAL debug_checkpoint_abort = '{point}'")

@@ -17,6 +17,7 @@ import pandas as pd
 import polars
 import pyarrow as pa
 
+from cqrs_lab.categories import naive
 from cqrs_lab.database import Database, Row, quote
 from cqrs_lab.errors import (
     ConstraintViolated,
@@ -27,7 +28,7 @@ from cqrs_lab.errors import (
     RebuildNeeded,
     UnknownReadModel,
 )
-from cqrs_lab.log import Log, naive
+from cqrs_lab.log import Log
 from cqrs_lab.read.merge import CannotMerge, Merge, merge_of
 from cqrs_lab.read.models import ReadModel, sum_probes
 from cqrs_lab.rows import Rows

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from typing import Any
 
+from cqrs_lab.categories import naive
 from cqrs_lab.database import quote
 from cqrs_lab.errors import InvalidMoment, QueryFailed
-from cqrs_lab.log import naive
 from cqrs_lab.messages import utc
 from cqrs_lab.read.models import ReadModel
 from cqrs_lab.read.serving import Servings

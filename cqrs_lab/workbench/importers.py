@@ -10,49 +10,32 @@ Local times become UTC by one rule. A time that the clock skipped (spring) is re
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
 
-import pandas as pd
 import polars as pl
-import pyarrow as pa
 
 from cqrs_lab.app import Lab
 from cqrs_lab.errors import ImportFailed, InvalidTable
-
-AnyTable: TypeAlias = "pl.DataFrame | pd.DataFrame | pa.Table | str | os.PathLike[str]"
-"""A Polars, pandas or Arrow table, or the path of a Parquet or CSV file."""
-
-_TIMES = (
-    "order_purchase_timestamp",
-    "order_approved_at",
-    "order_delivered_carrier_date",
-    "order_delivered_customer_date",
+from cqrs_lab.workbench.reading import (
+    FILES,
+    LINE,
+    TIMES,
+    UTC,
+    AnyTable,
+    as_frame,
+    csv_name,
+    fail,
+    instants,
+    need_columns,
+    read_folder,
+    refuse,
 )
-# The columns that are read of each file; only the orders must be there.
-_FILES = {
-    "orders": ("order_id", "customer_id", "order_status", *_TIMES),
-    "customers": ("customer_id", "customer_unique_id", "customer_city", "customer_state"),
-    "order_items": ("order_id", "order_item_id", "product_id", "price", "freight_value"),
-    "order_payments": ("order_id", "payment_sequential", "payment_type", "payment_value"),
-    "products": ("product_id",),
-}
-_OPTIONAL = {*_TIMES, "customer_city", "customer_state"}
-_TEXT = (r"(?s)^.{1,500}$", "has 1 to 500 characters", pl.String())
-_NUMBER = (r"^[0-9]{1,18}$", "is a whole number", pl.Int64())
-_MONEY = (r"^[0-9]{1,16}(\.[0-9]{1,2})?$", "is an amount with at most two decimal places", pl.Decimal(18, 2))
-_RULES: Mapping[str, tuple[str, str, pl.DataType]] = {
-    **dict.fromkeys(("price", "freight_value", "payment_value"), _MONEY),
-    **dict.fromkeys(("order_item_id", "payment_sequential"), _NUMBER),
-}
 
-_PLACED, _PAID, _SHIPPED, _DELIVERED = map(pl.col, _TIMES)
+_PLACED, _PAID, _SHIPPED, _DELIVERED = map(pl.col, TIMES)
 _STATUS = pl.col("order_status")
 _STAGES = ("OrderPlaced", "OrderPaid", "OrderShipped", "OrderDelivered", "OrderCancelled")
 _UNSHIPPED, _CANCELLED = ("created", "approved", "invoiced", "processing"), ("canceled", "unavailable")
@@ -64,13 +47,6 @@ _ODD_STATUS = {
     | (_STATUS.is_in((*_UNSHIPPED, "shipped")) & _DELIVERED.is_not_null()),
     "status_unknown": ~_STATUS.is_in((*_UNSHIPPED, "shipped", "delivered", *_CANCELLED)),
 }
-
-_LINE = "(line)"  # the number of a row's line in its file; hardly the name of a real column
-_UTC = pl.Datetime("us", "UTC")
-_ISO = (
-    r"^(?<day>[12][0-9]{3}-[0-9]{2}-[0-9]{2})(?:[T ](?<minute>[0-9]{2}:[0-9]{2})"
-    r"(?::(?<second>[0-5][0-9](?:\.[0-9]{1,6})?))?(?<zone>Z|[+-][0-9]{2}:[0-9]{2})?)?$"
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +122,7 @@ def load_olist(lab: Lab, folder: str | os.PathLike[str], zone: str = "UTC") -> O
         DeclarationError: the lab has no orders or no customers.
         ReadOnlyStore, StoreFull.
     """
-    files, odd = _read_folder(Path(folder)), _Anomalies()
+    files, odd = read_folder(Path(folder)), _Anomalies()
     orders = _timed(odd.once(files["orders"], "order_id", "duplicate_order"), zone, odd)
     orders, customers = _people(orders, files.get("customers"), odd)
     items = _of_orders(files.get("order_items"), orders, "line", "order_item_id", odd)
@@ -215,31 +191,31 @@ def events_from_milestones(
     fields = fields or {}
     made = {"id", "type", "occurred_at"}.intersection(name for mapping in fields.values() for name in mapping)
     for name in sorted({*fields, *made} - {*milestones}):
-        _fail(f"fields has {name!r}: give fields to milestones only, and none called id, type or occurred_at")
+        fail(f"fields has {name!r}: give fields to milestones only, and none called id, type or occurred_at")
     sources = {column for mapping in fields.values() for column in mapping.values()}
-    frame, file = _as_frame(table, sources - {key, *milestones.values()})
-    _need_columns(frame, [key, *milestones.values(), *sorted(sources)], file)
+    frame, file = as_frame(table, sources - {key, *milestones.values()})
+    need_columns(frame, [key, *milestones.values(), *sorted(sources)], file)
     if not (frame[key].dtype.is_integer() or isinstance(frame[key].dtype, (pl.String, pl.Categorical, pl.Enum))):
-        _fail(f"the key is {frame[key].dtype}; cast it to text or a whole number first", file, None, key)
-    _refuse(frame, key, pl.col(key).is_null(), "names the thing", file)
-    _refuse(frame, key, ~pl.col(key).is_first_distinct(), "is in one row only", file)
+        fail(f"the key is {frame[key].dtype}; cast it to text or a whole number first", file, None, key)
+    refuse(frame, key, pl.col(key).is_null(), "names the thing", file)
+    refuse(frame, key, ~pl.col(key).is_first_distinct(), "is in one row only", file)
     parts = []
     for number, (event, column) in enumerate(milestones.items()):
-        at = _instants(frame[column], zone, file)["at"]
-        _refuse(frame, column, at.is_null() & frame[column].is_not_null(), "is a time in ISO 8601", file)
+        at = instants(frame[column], zone, file)["at"]
+        refuse(frame, column, at.is_null() & frame[column].is_not_null(), "is a time in ISO 8601", file)
         part = frame.select(
             pl.col(key).cast(pl.String).alias("id"),
             pl.lit(event).alias("type"),
             at.alias("occurred_at"),
             *(pl.col(source).alias(name) for name, source in fields.get(event, {}).items()),
-            pl.lit(number).alias(_LINE),
+            pl.lit(number).alias(LINE),
         )
         parts.append(part.filter(pl.col("occurred_at").is_not_null()))
     try:
         events = pl.concat(parts, how="diagonal_relaxed")
     except (pl.exceptions.PolarsError, ValueError) as error:
         raise ImportFailed(f"the columns of a field have different types, or there is no milestone: {error}") from error
-    return events.sort("occurred_at", _LINE, "id").drop(_LINE)
+    return events.sort("occurred_at", LINE, "id").drop(LINE)
 
 
 # -- from rows to events -----------------------------------------------------------------------------------------------
@@ -247,32 +223,32 @@ def events_from_milestones(
 
 def _timed(orders: pl.DataFrame, zone: str, odd: _Anomalies) -> pl.DataFrame:
     """Return the orders with their times in UTC, and `last_known`, the latest of them."""
-    file = _file("orders")
-    for name in _TIMES:
-        times = _instants(orders[name], zone)
+    file = csv_name("orders")
+    for name in TIMES:
+        times = instants(orders[name], zone)
         bad = times["at"].is_null() & orders[name].is_not_null()
-        _refuse(orders, name, bad, "is a time such as 2017-03-23 12:21:00", file)
+        refuse(orders, name, bad, "is a time such as 2017-03-23 12:21:00", file)
         for kind in ("time_did_not_exist", "time_was_ambiguous"):
             found = orders.with_columns(times["at"]).filter(times["rule"] == kind)
             odd.note(kind, found, f"{name} {{}} in {zone} became {{}}", name, "at")
         orders = orders.with_columns(times["at"].alias(name))
-    orders = orders.with_columns(pl.max_horizontal(_TIMES).alias("last_known"))
-    _refuse(orders, _TIMES[0], pl.col("last_known").is_null(), "is there, or another time of the order", file)
+    orders = orders.with_columns(pl.max_horizontal(TIMES).alias("last_known"))
+    refuse(orders, TIMES[0], pl.col("last_known").is_null(), "is there, or another time of the order", file)
     return orders
 
 
 def _people(orders: pl.DataFrame, customers: pl.DataFrame | None, odd: _Anomalies) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the orders with the column `person`, and the events of the people."""
     person = pl.col("customer_unique_id")
-    joined = orders.with_columns(pl.lit(None, pl.String).alias(name) for name in _FILES["customers"][1:])
+    joined = orders.with_columns(pl.lit(None, pl.String).alias(name) for name in FILES["customers"][1:])
     if customers is not None:
         customers = odd.once(customers, "customer_id", "duplicate_customer")
         idle = customers.join(orders, on="customer_id", how="anti")
         odd.note("customer_without_order", idle, "{} has no order, so nobody was registered", "customer_id")
-        joined = orders.join(customers.drop(_LINE), on="customer_id", how="left", maintain_order="left")
+        joined = orders.join(customers.drop(LINE), on="customer_id", how="left", maintain_order="left")
         odd.note("customer_unknown", joined.filter(person.is_null()), "no {} in the customers file", "customer_id")
     named = joined.filter(person.is_not_null()).select(
-        _LINE,
+        LINE,
         "order_id",
         person.alias("id"),
         pl.lit("CustomerRegistered").alias("type"),
@@ -285,7 +261,7 @@ def _people(orders: pl.DataFrame, customers: pl.DataFrame | None, odd: _Anomalie
     moved = both.filter(pl.struct("city", "state") != pl.struct(city="city_first", state="state_first"))
     odd.note("customer_moved", moved, "{} is in {} here, registered in {}", "id", "city", "city_first")
     orders = joined.with_columns(pl.coalesce(person, "customer_id").alias("person"))
-    return orders, first.drop(_LINE, "order_id")
+    return orders, first.drop(LINE, "order_id")
 
 
 def _of_orders(
@@ -295,10 +271,10 @@ def _of_orders(
     if rows is None:
         return None
     lost = rows.join(orders, on="order_id", how="anti")
-    odd.note(f"{what}_without_order", lost, "line {} was left out: the orders file has no such order", _LINE)
-    rows = rows.join(orders, on="order_id", how="semi").sort("order_id", number, _LINE)
+    odd.note(f"{what}_without_order", lost, "line {} was left out: the orders file has no such order", LINE)
+    rows = rows.join(orders, on="order_id", how="semi").sort("order_id", number, LINE)
     again = rows.filter(~pl.struct("order_id", number).is_first_distinct())
-    odd.note(f"duplicate_{what}", again, f"line {{}} repeats {number} {{}}; it was kept", _LINE, number)
+    odd.note(f"duplicate_{what}", again, f"line {{}} repeats {number} {{}}; it was kept", LINE, number)
     return rows
 
 
@@ -319,7 +295,7 @@ def _order_events(
         placed_fields += [pl.col("lines"), pl.col("total").fill_null(0), pl.col("freight").fill_null(0)]
     paid, paid_fields = orders.filter(_PAID.is_not_null()), []
     if payments is not None:
-        paid = payments.join(orders.drop(_LINE), on="order_id")
+        paid = payments.join(orders.drop(LINE), on="order_id")
         paid_fields = [pl.col("payment_value").alias("amount"), pl.col("payment_type").alias("method")]
         paid_fields += [pl.col("payment_sequential").alias("sequence")]
     stages: list[tuple[pl.DataFrame, pl.Expr, list[pl.Expr]]] = [
@@ -327,9 +303,9 @@ def _order_events(
         (paid, _PAID, paid_fields),
         (orders.filter(_SHIPPED.is_not_null() | _STATUS.is_in(("shipped", "delivered"))), _SHIPPED, []),
         (orders.filter(_DELIVERED.is_not_null() | (_STATUS == "delivered")), _DELIVERED, []),
-        (orders.filter(_STATUS.is_in(_CANCELLED)), pl.lit(None, _UTC), [_STATUS.alias("reason")]),
+        (orders.filter(_STATUS.is_in(_CANCELLED)), pl.lit(None, UTC), [_STATUS.alias("reason")]),
     ]
-    envelope = ["order_id", "order_status", "last_known", _LINE]
+    envelope = ["order_id", "order_status", "last_known", LINE]
     parts = [
         rows.select(*envelope, *more, at.alias("at"), stage=pl.lit(stage), type=pl.lit(_STAGES[stage]))
         for stage, (rows, at, more) in enumerate(stages)
@@ -338,7 +314,7 @@ def _order_events(
     inferred = events.filter(pl.col("at").is_null())
     odd.note("time_inferred", inferred, "{} took the last known time of the order, {}", "type", "last_known")
     events = events.with_columns(pl.coalesce("at", "last_known").alias("occurred_at"))
-    events = events.sort("occurred_at", "stage", "order_id", "sequence", _LINE)
+    events = events.sort("occurred_at", "stage", "order_id", "sequence", LINE)
     last = pl.when(pl.col("order_id").is_last_distinct()).then(_STATUS)
     events = events.with_columns(last.alias("source_status"), pl.col("order_id").alias("id"))
     return events.drop(*envelope, "at", "stage", "sequence")
@@ -366,17 +342,17 @@ class _Anomalies:
         shown = []
         for name in columns:
             text = pl.col(name).cast(pl.String)
-            if rows[name].dtype == _UTC:
+            if rows[name].dtype == UTC:
                 text = pl.col(name).dt.strftime("%Y-%m-%d %H:%M:%S UTC")
             shown.append(text.fill_null("(unknown)"))
         order_id = pl.col("order_id") if "order_id" in rows.columns else pl.lit(None, pl.String)
-        found = rows.select(_LINE, kind=pl.lit(kind), order_id=order_id, detail=pl.format(detail, *shown))
-        self._found.append(found.drop(_LINE))
+        found = rows.select(LINE, kind=pl.lit(kind), order_id=order_id, detail=pl.format(detail, *shown))
+        self._found.append(found.drop(LINE))
 
     def once(self, rows: pl.DataFrame, key: str, kind: str) -> pl.DataFrame:
         """Return the first row of each key; the others are noted."""
         first = rows[key].is_first_distinct()
-        self.note(kind, rows.filter(~first), f"line {{}} repeats {key} {{}}; it was left out", _LINE, key)
+        self.note(kind, rows.filter(~first), f"line {{}} repeats {key} {{}}; it was left out", LINE, key)
         return rows.filter(first)
 
     def frame(self) -> pl.DataFrame:
@@ -392,164 +368,23 @@ def _judge(
     odd: _Anomalies,
 ) -> None:
     """Note what is odd about the orders as the files have them."""
-    stages = zip(("placed", "paid", "shipped", "delivered"), _TIMES, strict=True)
+    stages = zip(("placed", "paid", "shipped", "delivered"), TIMES, strict=True)
     for (early, first), (late, then) in combinations(stages, 2):
         odd.note(f"{late}_before_{early}", orders.filter(pl.col(then) < pl.col(first)), "{} is before {}", then, first)
     for kind, condition in _ODD_STATUS.items():
         found = orders.filter(condition)
-        odd.note(kind, found, "status {}, shipped at {}, delivered at {}", "order_status", *_TIMES[2:])
+        odd.note(kind, found, "status {}, shipped at {}, delivered at {}", "order_status", *TIMES[2:])
     if items is not None:
         without = orders.join(items, on="order_id", how="anti")
         odd.note("order_without_lines", without, "status {}", "order_status")
     if payments is not None:
         without = orders.join(payments, on="order_id", how="anti")
-        odd.note("order_without_payment", without, "status {}, approved at {}", "order_status", _TIMES[1])
+        odd.note("order_without_payment", without, "status {}, approved at {}", "order_status", TIMES[1])
     if items is not None and products is not None:
         unknown = items.join(products, on="product_id", how="anti")
         odd.note("product_unknown", unknown, "no {} in the products file", "product_id")
     if items is not None and payments is not None:
         due = items.group_by("order_id").agg((pl.col("price") + pl.col("freight_value")).sum().alias("due"))
-        paid = payments.group_by("order_id").agg(pl.col("payment_value").sum().alias("paid"), pl.col(_LINE).first())
+        paid = payments.group_by("order_id").agg(pl.col("payment_value").sum().alias("paid"), pl.col(LINE).first())
         differs = due.join(paid, on="order_id").filter(pl.col("due") != pl.col("paid"))
         odd.note("payment_differs", differs, "{} paid, {} due with freight", "paid", "due")
-
-
-# -- reading -----------------------------------------------------------------------------------------------------------
-
-
-def _fail(said: str, file: str | None = None, line: int | None = None, column: str | None = None) -> NoReturn:
-    unit = "line" if file and file.lower().endswith(".csv") else "row"
-    place = [file, line and f"{unit} {line}", column and f"column {column!r}"]
-    said = ": ".join([", ".join(part for part in place if part), said]).removeprefix(": ")
-    raise ImportFailed(f"{said}; nothing was stored", file=file, line=line, column=column)
-
-
-def _refuse(frame: pl.DataFrame, column: str, bad: pl.Expr | pl.Series, rule: str, file: str | None) -> None:
-    """Refuse the frame when a row of it is bad, naming the first."""
-    found = frame.filter(bad).head(1)
-    if found.height:
-        value = found[column].item()
-        shown = "it is empty" if value is None else f"it is {str(value)[:200]!r}"
-        _fail(f"{shown}, but the rule is that it {rule}. Mend it and try again", file, found[_LINE].item(), column)
-
-
-def _need_columns(frame: pl.DataFrame, columns: Sequence[str], file: str | None) -> None:
-    missing = [name for name in columns if name not in frame.columns]
-    if missing:
-        there = ", ".join(name for name in frame.columns if name != _LINE)
-        _fail(f"there is no such column; there are {there}", file, 1 if file else None, ", ".join(missing))
-
-
-def _file(name: str) -> str:
-    return f"olist_{name}_dataset.csv"
-
-
-def _read_folder(folder: Path) -> dict[str, pl.DataFrame]:
-    """Return the files that are there, the columns in use, checked and cast; times stay text."""
-    if not (folder / _file("orders")).is_file():
-        _fail(f"it is not in {folder}. Give the folder that the public Olist data set was unpacked to", _file("orders"))
-    files = {}
-    for name, columns in _FILES.items():
-        if not (folder / _file(name)).exists():
-            continue
-        frame = _read_csv(folder / _file(name))
-        _need_columns(frame, columns, _file(name))
-        for column in columns:
-            pattern, words, kind = _RULES.get(column, _TEXT)
-            bad = ~frame[column].str.contains(pattern).fill_null(column in _OPTIONAL)
-            _refuse(frame, column, bad, words, _file(name))
-            frame = frame.with_columns(pl.col(column).cast(kind))
-        files[name] = frame.select(_LINE, *columns)
-    return files
-
-
-def _read_csv(path: Path) -> pl.DataFrame:
-    """Return a CSV file as text, null where it is empty, with the number of each row's first line."""
-    name, rows, lines, end = path.name, [], [], 0
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        _fail(f"it cannot be read: {error.strerror}", name)
-    except UnicodeDecodeError as error:
-        _fail("it is not UTF-8; save it as UTF-8 and try again", name, error.object.count(b"\n", 0, error.start) + 1)
-    header: list[str] = []
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        for row in reader:
-            header = header or row
-            if row and len(row) != len(header):
-                _fail(f"it has {len(row)} fields where the header has {len(header)}; mend it", name, end + 1)
-            if row:
-                rows.append(row)
-                lines.append(end + 1)
-            end = reader.line_num
-    except csv.Error as error:
-        _fail(f"it is not CSV: {error}; mend it", name, end + 1)
-    if len(rows) < 2:
-        _fail("it holds no rows; get it again, or leave it out", name, end or 1)
-    if len(set(header)) < len(header):
-        _fail("two columns have this name; rename one", name, 1, max(header, key=header.count))
-    columns = {row[0]: pl.Series(row[1:], dtype=pl.String) for row in zip(*rows, strict=True)}
-    frame = pl.DataFrame(columns).with_columns(pl.all().replace("", None))
-    return frame.with_columns(pl.Series(_LINE, lines[1:], pl.Int64))
-
-
-def _as_frame(table: AnyTable, numbers: set[str]) -> tuple[pl.DataFrame, str | None]:
-    """Return a table as Polars with its rows numbered, and its file's name; in CSV, `numbers` may become numbers."""
-    try:
-        if isinstance(table, (str, os.PathLike)):
-            path = Path(table)
-            if path.suffix.lower() != ".csv":
-                return pl.read_parquet(path).with_row_index(_LINE, 1), path.name
-            frame = _read_csv(path)
-            return frame.with_columns(_exact(frame[name]) for name in numbers.intersection(frame.columns)), path.name
-        if isinstance(table, (pl.DataFrame, pd.DataFrame, pa.Table)):
-            if isinstance(table, pd.DataFrame):
-                table = pa.Table.from_pandas(table, preserve_index=False)
-            return pl.DataFrame(table).with_row_index(_LINE, 1), None
-    except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
-        raise ImportFailed(f"the table cannot be read: {error}; mend it or convert it to Polars first") from error
-    _fail(f"a {type(table).__name__} is not a table; give Polars, pandas, Arrow, or the path of a CSV or Parquet file")
-
-
-def _exact(text: pl.Series) -> pl.Series:
-    """Return a column of plain numbers as exact ones, any other as it is: 007 is a name."""
-    given = text.drop_nulls()
-    if given.is_empty() or not given.str.contains(r"^-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,9})?$").all():
-        return text
-    places = given.str.extract(r"\.([0-9]+)$").fill_null("").str.len_chars().to_list()
-    return text.cast(pl.Decimal(38, max(places)) if max(places) else pl.Int64)
-
-
-def _instants(times: pl.Series, zone: str, file: str | None = None) -> pl.DataFrame:
-    """Return for each time `at`, its moment in UTC, null when it is no time, and `rule`, the DST rule it needed."""
-    frame, kind, given = pl.DataFrame({"given": times}), times.dtype, pl.col("given")
-    naive, aware = given, pl.lit(None, _UTC)
-    if kind == pl.String:
-        frame = frame.with_columns(given.str.extract_groups(_ISO).struct.unnest())
-        text = pl.format("{}T{}:{}", "day", pl.col("minute").fill_null("00:00"), pl.col("second").fill_null("00"))
-        naive = pl.when(pl.col("zone").is_null()).then(text).str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", strict=False)
-        text += pl.col("zone").replace("Z", "+00:00")
-        aware = text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", strict=False)
-    elif isinstance(kind, pl.Datetime) and kind.time_zone:
-        naive, aware = pl.lit(None, pl.Datetime), given.dt.convert_time_zone("UTC")
-    elif not isinstance(kind, (pl.Datetime, pl.Date, pl.Null)):
-        _fail(f"it is {kind}, not a time; cast it to a datetime or a date first", file, None, times.name)
-    frame = frame.select(naive=naive.cast(pl.Datetime("us")), aware=aware.cast(_UTC))
-
-    def local(time: pl.Expr, which: Any) -> pl.Expr:
-        # Polars takes "" for no zone at all.
-        there = time.dt.replace_time_zone(zone or "nowhere", ambiguous=which, non_existent="null")
-        return there.dt.convert_time_zone("UTC")
-
-    clock, day = pl.col("naive"), pl.duration(days=1)
-    try:
-        frame = frame.with_columns(
-            first=local(clock, "earliest"), second=local(clock, "latest"), skipped=local(clock - day, "latest") + day
-        )
-    except (pl.exceptions.ComputeError, TypeError):
-        _fail(f"{zone!r} is not a time zone; give a name such as 'America/Sao_Paulo'")
-    skipped = clock.is_not_null() & pl.col("first").is_null()
-    twice = pl.when(pl.col("first") != pl.col("second")).then(pl.lit("time_was_ambiguous"))
-    rule = pl.when(skipped).then(pl.lit("time_did_not_exist")).otherwise(twice)
-    return frame.select(at=pl.coalesce("aware", "first", "skipped"), rule=rule)

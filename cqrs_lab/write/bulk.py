@@ -28,9 +28,9 @@ from pydantic import AllowInfNan, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from cqrs_lab.categories import Category, column_type
 from cqrs_lab.database import Database, quote
 from cqrs_lab.errors import InvalidTable
-from cqrs_lab.log import Category, column_type
 from cqrs_lab.messages import Event, Message, decimal_limits, refused, unwrap
 
 Table: TypeAlias = "pa.Table | pl.DataFrame | pd.DataFrame | str | os.PathLike[str]"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import Any
 
+from cqrs_lab.categories import Category
 from cqrs_lab.errors import DeclarationError, InvalidMessage
-from cqrs_lab.log import Category
 from cqrs_lab.messages import Command, Event
 
 

@@ -17,9 +17,10 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 
+from cqrs_lab.categories import ENVELOPE, Category, naive
 from cqrs_lab.database import quote
 from cqrs_lab.errors import ConcurrencyError, ConstraintViolated, InvalidTable, ReadOnlyStore
-from cqrs_lab.log import APPEND, ENVELOPE, Category, Log, naive
+from cqrs_lab.log import APPEND, Log
 from cqrs_lab.messages import Event, Recorded, utc
 from cqrs_lab.write import bulk
 

@@ -1,0 +1,218 @@
+"""Categories: the columns that event classes become, and the way back to event objects.
+
+Owns the mapping between the fields of a category's events and the typed columns of its table. Touches no database.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from cqrs_lab.database import quote
+from cqrs_lab.errors import DeclarationError, UnknownEventType, UnsupportedField
+from cqrs_lab.messages import Event, decimal_limits, refused, unwrap, utc
+
+ENVELOPE = {
+    "position": "BIGINT PRIMARY KEY",
+    "stream_no": "INTEGER NOT NULL",
+    "version": "INTEGER NOT NULL",
+    "type": "VARCHAR NOT NULL",
+    "schema_version": "SMALLINT NOT NULL",
+    "event_id": "UUID NOT NULL",
+    "correlation_id": "VARCHAR",
+    "causation_id": "VARCHAR",
+    "command_id": "VARCHAR",
+    "occurred_at": "TIMESTAMP NOT NULL",
+    "recorded_at": "TIMESTAMP NOT NULL",
+}
+RESERVED = {*ENVELOPE, "id", "stream", "category", "data"}
+
+_SCALARS = {
+    str: "VARCHAR",
+    bool: "BOOLEAN",
+    int: "BIGINT",
+    float: "DOUBLE",
+    datetime: "TIMESTAMP",
+    date: "DATE",
+    UUID: "UUID",
+}
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
+
+
+def check_name(kind: str, name: str) -> None:
+    """Refuse a name that could collide in DuckDB, which folds case, or that nobody can type.
+
+    Raises:
+        DeclarationError: `name` is not letters, digits and underscores, starting with a letter.
+    """
+    if not _NAME.fullmatch(name):
+        raise DeclarationError(
+            f"{name!r} cannot name a {kind}: use letters, digits and underscores, starting with a letter, at most 63"
+        )
+
+
+def column_type(annotation: Any, metadata: Iterable[Any] = (), *, where: str = "") -> str:
+    """Return the DuckDB type in which a field's values are kept.
+
+    Raises:
+        UnsupportedField: the type has no column.
+    """
+    kind, more, _ = unwrap(annotation)
+    origin = typing.get_origin(kind)
+    if kind in _SCALARS:
+        return _SCALARS[kind]
+    if kind is Decimal:
+        digits, places = decimal_limits([*metadata, *more])
+        return f"DECIMAL({digits}, {places})"
+    if origin in (list, tuple):
+        items = [a for a in typing.get_args(kind) if a is not Ellipsis]
+        if len(items) == 1:
+            return f"{column_type(items[0], where=where)}[]"
+    if origin is typing.Literal and all(isinstance(a, str) for a in typing.get_args(kind)):
+        return "VARCHAR"
+    if isinstance(kind, type) and issubclass(kind, enum.Enum) and all(isinstance(m.value, str) for m in kind):
+        return "VARCHAR"
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        inside = (
+            f"{quote(name)} {column_type(f.annotation, f.metadata, where=f'{where}.{name}')}"
+            for name, f in kind.model_fields.items()
+        )
+        return f"STRUCT({', '.join(inside)})"
+    raise UnsupportedField(
+        f"{where} is declared as {annotation!r}, which has no column type; use str, int, bool, float, Decimal, "
+        "datetime, date, UUID, a Literal or Enum of strings, a Value, or a list of these"
+    )
+
+
+@dataclass(frozen=True)
+class Category:
+    """One kind of stream: its key field and its event types.
+
+    Args:
+        name: such as "order"; the table is `order_events`, a stream is `order/<id>`.
+        key: the field, in every event, that names the thing the stream is about.
+        events: the event classes, each a subclass of Event.
+
+    Raises:
+        DeclarationError: names collide, a field changes its type between events, the key is not in every event.
+    """
+
+    name: str
+    key: str
+    events: Sequence[type[Event]]
+    types: Mapping[str, type[Event]] = field(init=False)
+    columns: Mapping[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        check_name("category", self.name)
+        types_: dict[str, type[Event]] = {}
+        columns: dict[str, str] = {self.key: "VARCHAR"}
+        folded = {self.key.lower(): self.key}
+        for event in self.events:
+            if event.__name__ in types_:
+                raise DeclarationError(f"category {self.name!r} declares two events named {event.__name__}")
+            types_[event.__name__] = event
+            if column_type(_field(event, self.key, self.name).annotation, where=self.key) != "VARCHAR":
+                raise DeclarationError(f"{event.__name__}.{self.key} names a stream, so it must be a str")
+            for name, info in event.model_fields.items():
+                where = f"{event.__name__}.{name}"
+                check_name("field", name)
+                if name.lower() in RESERVED:
+                    raise UnsupportedField(f"{where}: the envelope has a column {name!r}; choose another name")
+                sql_type = column_type(info.annotation, info.metadata, where=where)
+                if folded.setdefault(name.lower(), name) != name or columns.setdefault(name, sql_type) != sql_type:
+                    raise UnsupportedField(
+                        f"{where} is {sql_type}, but another event of category {self.name!r} has "
+                        f"{folded[name.lower()]} {columns[folded[name.lower()]]}; a field has one name and one type "
+                        "in a category"
+                    )
+        object.__setattr__(self, "types", types_)
+        object.__setattr__(self, "columns", columns)
+
+    @property
+    def table(self) -> str:
+        """Name of the table that holds the category's events."""
+        return f"{self.name}_events"
+
+    def stream(self, id: str) -> str:
+        """Return the name of the stream of one thing."""
+        return f"{self.name}/{id}"
+
+    def encode(self, event: Event) -> dict[str, Any]:
+        """Return the event's fields as column values."""
+        return {name: self.encode_value(value) for name, value in event.__dict__.items()}
+
+    @staticmethod
+    def encode_value(value: Any) -> Any:
+        """Return one value as its column takes it."""
+        return _plain(value)
+
+    def decode(self, type_name: str, schema_version: int, fields: Mapping[str, Any]) -> Event:
+        """Return the event that a row of the log holds.
+
+        Raises:
+            UnknownEventType: the domain declares no such type, or only older versions of it.
+        """
+        event = self.types.get(type_name)
+        if event is None or schema_version > event.schema_version:
+            known = ", ".join(f"{t} v{c.schema_version}" for t, c in self.types.items())
+            raise UnknownEventType(
+                f"the log holds {type_name} v{schema_version} in category {self.name!r}, which declares {known}; "
+                "open it with a domain that declares it, or with a newer version of the program"
+            )
+        given = {
+            name: aware_value(fields[name])
+            for name, info in event.model_fields.items()
+            if fields[name] is not None or unwrap(info.annotation)[2]
+        }
+        try:
+            return event.model_validate(given)
+        except ValidationError as error:
+            raise UnknownEventType(
+                f"the log holds a {type_name} that its class does not accept: "
+                f"{'; '.join(refused(type_name, error).problems)}"
+            ) from error
+
+
+def _field(event: type[Event], name: str, category: str) -> FieldInfo:
+    if name not in event.model_fields:
+        raise DeclarationError(f"{event.__name__} lacks {name!r}, the key of category {category!r}")
+    return event.model_fields[name]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return {name: _plain(inner) for name, inner in value.__dict__.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, datetime):
+        return naive(value)
+    if isinstance(value, enum.Enum):
+        return value.value
+    return value
+
+
+def aware_value(value: Any) -> Any:
+    """Return a stored value with its times marked as UTC."""
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC)
+    if isinstance(value, dict):
+        return {name: aware_value(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [aware_value(item) for item in value]
+    return value
+
+
+def naive(moment: datetime) -> datetime:
+    """Return an aware datetime as the store keeps it: UTC, without its zone."""
+    return utc(moment).replace(tzinfo=None)
