@@ -1005,7 +1005,7 @@ def test_a_payload_of_64_mib(tmp_path: Path) -> None:
         lab.send(CancelOrder(order_id="o-1", reason=reason))
     with open_shop(tmp_path / "shop.duckdb", threads=1) as lab:
         last = lab._log.read(orders.log_category, "o-1")[-1]
-        assert last.event.reason == reason  # type: ignore[attr-defined]
+        assert last.event.reason == reason
 
 
 def test_one_bad_row_in_a_million() -> None:

@@ -87,7 +87,8 @@ def test_the_runs_are_mixed(lab, asked):
     compare_latency(lab, order_summary, runs=20, warmup=1)
     measured = [what[:2] for what in asked[9:]]
     assert len({*measured[:45]}) == len({*measured[-45:]}) == 9
-    assert measured != sorted(measured)
+    # Nor do they take turns, because then each would always find the memory that the same one left.
+    assert measured[:9] * 20 != measured
 
 
 def test_a_seed_repeats_the_questions(lab, asked):
@@ -103,15 +104,15 @@ def test_a_seed_repeats_the_questions(lab, asked):
 def test_the_times_are_those_of_the_clock(lab, monkeypatch):
     """Percentiles are taken over all measured runs, and the warm-up is not among them."""
     now = [0]
-    runs = {way: iter([10**6, *range(101)]) for way in WAYS}
+    runs = {way: iter([10**6, *range(11)]) for way in WAYS}
 
     def slow_get(self, *key):
         now[0] += next(runs[self.as_]) * 1_000_000
 
     monkeypatch.setattr(module, "perf_counter_ns", lambda: now[0])
     monkeypatch.setattr(Served, "get", slow_get)
-    frame = compare_latency(lab, order_summary, runs=101, warmup=1).filter(pl.col("question") == "point")
-    assert frame.select("p50_ms", "p95_ms", "p99_ms").rows() == [(50.0, 95.0, 99.0)] * 3
+    frame = compare_latency(lab, order_summary, runs=11, warmup=1).filter(pl.col("question") == "point")
+    assert frame.select("p50_ms", "p95_ms", "p99_ms").rows() == [(5.0, 9.5, 9.9)] * 3
 
 
 def test_answers_are_fetched_within_the_time(lab, monkeypatch):
