@@ -76,6 +76,7 @@ def test_a_snapshot_knows_when_it_was(lab):
     for position in (1, 7, 8, len(recorded)):
         assert snapshot(lab, position).recorded_at == recorded[position - 1]
     assert snapshot(lab, 0).recorded_at is None
+    assert repr(snapshot(lab, 7)) == "<snapshot: order_summary at position 7>"
     assert snapshot(lab, 1).recorded_at.tzinfo is UTC
 
 

@@ -22,7 +22,7 @@ from cqrs_lab.shop.orders import STAGES
 from cqrs_lab.shop.read_models import order_summary
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Snapshot:
     """A read model as it was at a position; a notebook shows it as tables.
 
@@ -39,6 +39,9 @@ class Snapshot:
     recorded_at: datetime | None
     counts: pl.DataFrame | None
     latest: pl.DataFrame
+
+    def __repr__(self) -> str:
+        return f"<snapshot: {self.model} at position {self.position}>"
 
     def _repr_html_(self) -> str:
         when = f", recorded {_text(self.recorded_at)} UTC" if self.recorded_at else ""
