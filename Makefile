@@ -40,8 +40,7 @@ format: $(STAMP) ## Rewrite the code in the house style
 	$(PY) -m ruff format .
 
 notebooks: $(STAMP) ## Run all notebooks and keep what they print
-	$(PY) -m nbconvert --to notebook --execute --inplace --ExecutePreprocessor.store_widget_state=False \
-	    --ExecutePreprocessor.record_timing=False --log-level=ERROR $(NOTEBOOKS)
+	$(PY) notebooks/execute.py
 
 bench: $(STAMP) ## Measure against bare DuckDB
 	$(PY) -m benchmarks.run $(ARGS)

@@ -6,8 +6,7 @@ interrupts, and the translation of the driver's errors into ours. Knows nothing 
 Facts about DuckDB 2.0 that shape it. A connection serves one statement at a time, so every thread gets a cursor
 of its own and every result is fetched whole. COMMIT of a transaction in which a statement failed reports success
 and stores nothing, so a transaction here remembers the failure. An interrupted statement leaves its transaction
-open, so the cursor is thrown away. A file stays open, and locked, until the last cursor over it is closed, so all are
-known here. Opening drops some damaged logs without a word, so they are looked at before (see `cqrs_lab.wal`); closing
+open, so the cursor is thrown away. Opening drops some damaged logs without a word, so they are looked at before (see `cqrs_lab.wal`); closing
 folds the log into the file, so that is left out for a file that nobody wrote to.
 """
 
@@ -158,13 +157,11 @@ class Database:
             with self._guard:
                 cursors = list(self._cursors)
             for cursor in cursors:
-                mine = cursor.owner == threading.get_ident()
                 cursor.interrupt()
-                # A busy cursor is closed by the thread that uses it, on its way out of _run.
-                if cursor.busy.acquire(timeout=0 if mine else _PATIENCE):
-                    cursor.close()
+            for cursor in cursors:
+                if cursor.owner != threading.get_ident() and cursor.busy.acquire(timeout=_PATIENCE):
                     cursor.busy.release()
-            root.close()
+            root.close()  # and its cursors with it
 
     def lock(self, name: str) -> threading.RLock:
         """Return the lock of that name, shared by everybody who shares this database."""
@@ -289,7 +286,11 @@ class Database:
         return self._root
 
     def _new_cursor(self) -> _Cursor:
-        cursor = _Cursor(self._connection().cursor())
+        root = self._connection()
+        try:
+            cursor = _Cursor(root.cursor())
+        except duckdb.ConnectionException as error:  # closed by another thread in between
+            raise StoreClosed(f"the lab over {self.path} is closed; open it again") from error
         with self._guard:
             self._cursors.add(cursor)
         return cursor
@@ -318,9 +319,6 @@ class Database:
                 if self._root is None and not isinstance(error, StoreClosed):
                     self._connection()
                 raise
-            finally:
-                if self._root is None:
-                    cursor.close()
 
     def _discard_cursor(self) -> None:
         cursor, self._local.cursor = getattr(self._local, "cursor", None), None

@@ -524,7 +524,13 @@ def test_notebooks_opens_jupyterlab_at_the_first_one(tmp_path: Path) -> None:
                 assert server.poll() is None, log.read_text()
                 time.sleep(0.1)
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-            connection.request("GET", "/api/contents/notebooks/00_start_here.ipynb?content=0&token=secret")
+            while True:  # the address is printed shortly before the server answers there
+                try:
+                    connection.request("GET", "/api/contents/notebooks/00_start_here.ipynb?content=0&token=secret")
+                    break
+                except ConnectionRefusedError:
+                    assert time.monotonic() < deadline, log.read_text()
+                    time.sleep(0.1)
             answer = connection.getresponse()
             assert (answer.status, json.loads(answer.read())["name"]) == (200, first.name)
             connection.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -30,6 +31,7 @@ from cqrs_lab.errors import (
     StoreMissing,
     TransactionAborted,
 )
+from cqrs_lab.interrupts import stoppable
 
 LONG = "SELECT count(*) FROM range(3000000) a, range(3000000) b WHERE (a.range * b.range) % 7 = 3"
 
@@ -367,6 +369,37 @@ while True:
             assert child.stdout.readline() == "[(42,)]\n"
             assert time.monotonic() - sent < 2
         child.kill()
+
+
+def test_ctrl_c_stops_what_it_came_in() -> None:
+    """A Ctrl-C that its own statement has already answered does not stop the next one."""
+    stopped: list[str] = []
+    for _ in range(30):
+        with pytest.raises(KeyboardInterrupt), stoppable(lambda: stopped.append("first")):  # noqa: PT012
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        with stoppable(lambda: stopped.append("second")):
+            time.sleep(0.01)
+    assert "second" not in stopped
+
+
+def test_another_handler_keeps_its_signals() -> None:
+    """Where somebody else handles Ctrl-C, or waits to be woken by signals, a statement is left to them."""
+    stopped: list[int] = []
+    woken, wake = socket.socketpair()
+    with woken, wake:
+        wake.setblocking(False)
+        before = signal.set_wakeup_fd(wake.fileno())
+        handler = signal.signal(signal.SIGINT, lambda *_: None)
+        try:
+            with stoppable(lambda: stopped.append(1)):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.1)
+            assert woken.recv(10) == bytes([signal.SIGINT])
+            assert signal.set_wakeup_fd(before) == wake.fileno()
+        finally:
+            signal.signal(signal.SIGINT, handler)
+    assert not stopped
 
 
 # -- questions and their errors ----------------------------------------------------------------------------------------
