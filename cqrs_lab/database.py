@@ -6,8 +6,9 @@ interrupts, and the translation of the driver's errors into ours. Knows nothing 
 Facts about DuckDB 2.0 that shape it. A connection serves one statement at a time, so every thread gets a cursor
 of its own and every result is fetched whole. COMMIT of a transaction in which a statement failed reports success
 and stores nothing, so a transaction here remembers the failure. An interrupted statement leaves its transaction
-open, so the cursor is thrown away. Opening drops some damaged logs without a word, so they are looked at before (see `cqrs_lab.wal`); closing
-folds the log into the file, so that is left out for a file that nobody wrote to.
+open, so the cursor is thrown away. Opening drops some damaged logs without a word, so they are looked at before (see
+`cqrs_lab.wal`). Closing folds the log into the file, so that is left out for a file that nobody wrote to. Ctrl-C can
+come late, so it is handed on (see `cqrs_lab.interrupts`).
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from cqrs_lab.interrupts import stoppable
 
 MEMORY = ":memory:"
 _MAGIC_AT, _MAGIC = 8, b"DUCK"  # every DuckDB file carries these bytes after the header's checksum
+_MOST_THREADS = 1024  # a number that the system does not have ends the process
 _PATIENCE = 5.0  # seconds that close() gives an interrupted statement of another thread to end
 # What the driver says when bytes of a file are not what it wrote.
 _DAMAGE = re.compile(r"corrupt|checksum|deserializ|could not read|not a valid duckdb|replaying wal", re.IGNORECASE)
@@ -109,8 +111,11 @@ class Database:
 
         Raises:
             StoreLocked, StoreInUse, StoreMissing, StoreCorrupt, NotAStore: the files are as they were.
+            StoreError: the file cannot be opened by this user, or with so many threads.
         """
-        threads = threads or os.cpu_count() or 1
+        threads = (os.cpu_count() or 1) if threads is None else threads
+        if not 1 <= threads <= _MOST_THREADS:
+            raise StoreError(f"threads={threads} is not from 1 to {_MOST_THREADS}")
         if str(path) == MEMORY:
             if read_only:
                 raise StoreMissing("an in-memory store cannot be read-only: it would be empty for ever")

@@ -311,3 +311,13 @@ def test_pandas_numbers_that_became_floats_are_whole_again():
         frame["layers"] = [2.5, None]
         with pytest.raises(InvalidTable, match="whole number"):
             lab.append_table("thing", frame)
+
+
+def test_a_stream_goes_on_after_a_table_moved_it():
+    """A stream written singly, then by a table, then singly again has versions without holes."""
+    event = OrderPlaced(order_id="o-1")
+    with open_shop() as lab:
+        category = lab._deciders["order"].log_category
+        lab._store.append(category, "o-1", [event])
+        lab.append_table("order", table())
+        assert lab._store.append(category, "o-1", [event], expected_version=2)[0].version == 3

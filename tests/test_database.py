@@ -164,6 +164,14 @@ def test_in_memory_stores_are_apart() -> None:
         Database.open(read_only=True)
 
 
+@pytest.mark.parametrize("threads", [0, -3, 10**6])
+def test_a_number_of_threads_that_cannot_be(path: Path, threads: int) -> None:
+    """No threads, fewer than none and a million are refused; DuckDB would end the process over the last."""
+    with pytest.raises(StoreError, match="from 1 to 1024"):
+        Database.open(path, threads=threads)
+    assert not path.exists()
+
+
 def test_a_closed_lab_says_so(path: Path) -> None:
     """Everything asked of a closed lab is StoreClosed; closing twice is harmless."""
     lab = open_shop(path)

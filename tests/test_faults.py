@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -469,6 +469,16 @@ def test_a_log_of_something_else_is_refused(logged: SimpleNamespace, store: Path
                 open_shop(store, read_only=read_only)
 
 
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_log_without_its_beginning_is_refused(logged: SimpleNamespace, tmp_path: Path, read_only: bool) -> None:
+    """A log whose first transactions are gone, the rest intact, does not fit its file and is StoreCorrupt."""
+    path = tmp_path / "shop.duckdb"
+    path.write_bytes(logged.main)
+    wal.logs_of(path)[0].write_bytes(logged.log[: entries(logged.log)[0]] + logged.log[logged.commits[0][0] :])
+    with untouched(tmp_path), pytest.raises(StoreCorrupt, match="cannot be opened"):
+        open_shop(path, read_only=read_only)
+
+
 def test_the_commit_mark_is_the_one_duckdb_writes(logged: SimpleNamespace) -> None:
     """The bytes by which damage is told from a torn end are those that this version of DuckDB ends a commit with."""
     for size, _ in logged.commits:
@@ -567,28 +577,27 @@ def test_a_path_that_cannot_be_a_store(tmp_path: Path) -> None:
 # -- room on the disk --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a disk of 3 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if not mounted or mounted.returncode:
+def on_a_small_disk(scene: Callable[[Path], None], folder: Path) -> None:
+    """Run a scene in a process that alone sees a disk of 3 MB, which is gone with the process however that ends."""
+    unshare = shutil.which("unshare")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    if unshare is None or subprocess.run([unshare, "-rm", *mount], capture_output=True, check=False).returncode:
         pytest.skip("mounting a small disk is not permitted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    code = f"import test_faults, pathlib; test_faults.{scene.__name__}(pathlib.Path({str(folder)!r}))"
+    inside = [unshare, "-rm", "sh", "-c", '"$@" && exec "$0" -c "$CODE"', sys.executable, *mount]
+    env = {**os.environ, "CODE": code, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(inside, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
-def resize(folder: Path, options: str) -> None:
+def remount(folder: Path, options: str) -> None:
     """Mount the small disk anew with other options."""
     subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
 
 
-def test_disk_full(small_disk: Path) -> None:
-    """An append without room raises StoreFull; with room again every acknowledged append is there, and more can be."""
-    path = small_disk / "shop.duckdb"
+def disk_full(folder: Path) -> None:
+    """The scene of test_disk_full."""
+    path = folder / "shop.duckdb"
     acknowledged = 0
     text = "x" * 100_000
     lab = open_shop(path, threads=1)
@@ -600,15 +609,20 @@ def test_disk_full(small_disk: Path) -> None:
     assert lab.head >= acknowledged > 10
     acknowledged = lab.head
     lab.close()
-    resize(small_disk, "size=64m")
+    remount(folder, "size=64m")
     with open_shop(path, threads=1) as lab:
         assert check_whole(lab) == acknowledged
         assert lab.send(place("new")).position == acknowledged + 1
 
 
-def test_disk_full_in_a_checkpoint(small_disk: Path) -> None:
-    """When the log cannot be folded into the file, the store says so until it is opened again, and loses nothing."""
-    path = small_disk / "shop.duckdb"
+def test_disk_full(tmp_path: Path) -> None:
+    """An append without room raises StoreFull; with room again every acknowledged append is there, and more can be."""
+    on_a_small_disk(disk_full, tmp_path)
+
+
+def disk_full_in_a_checkpoint(folder: Path) -> None:
+    """The scene of test_disk_full_in_a_checkpoint."""
+    path = folder / "shop.duckdb"
     lab = open_shop(path, threads=1)
     lab._log.database.execute("SET GLOBAL wal_autocheckpoint = '1MB'")
     acknowledged = 0
@@ -618,9 +632,14 @@ def test_disk_full_in_a_checkpoint(small_disk: Path) -> None:
     with pytest.raises(StoreFull, match="acknowledged appends are kept"):
         lab.events().fetchall()
     lab.close()
-    resize(small_disk, "size=64m")
+    remount(folder, "size=64m")
     with open_shop(path, threads=1) as lab:
         assert check_whole(lab) == acknowledged
+
+
+def test_disk_full_in_a_checkpoint(tmp_path: Path) -> None:
+    """When the log cannot be folded into the file, the store says so until it is opened again, and loses nothing."""
+    on_a_small_disk(disk_full_in_a_checkpoint, tmp_path)
 
 
 @pytest.mark.parametrize(("point", "stored"), [("before_header", 0), ("before_wal_finish", 1)])
@@ -656,16 +675,21 @@ def test_a_commit_that_is_on_disk_is_acknowledged(tmp_path: Path) -> None:
     database.release()
 
 
-def test_a_disk_that_cannot_be_written(small_disk: Path) -> None:
-    """A store on a read-only disk can be read, and opening it for writing is refused by name."""
-    path = small_disk / "shop.duckdb"
+def disk_that_cannot_be_written(folder: Path) -> None:
+    """The scene of test_a_disk_that_cannot_be_written."""
+    path = folder / "shop.duckdb"
     with open_shop(path, threads=1) as lab:
         lab.send(place("o-1"))
-    resize(small_disk, "ro")
+    remount(folder, "ro")
     with open_shop(path, threads=1, read_only=True) as lab:
         assert lab.head == 1
     with pytest.raises(StoreError, match="may not write it"):
         open_shop(path)
+
+
+def test_a_disk_that_cannot_be_written(tmp_path: Path) -> None:
+    """A store on a read-only disk can be read, and opening it for writing is refused by name."""
+    on_a_small_disk(disk_that_cannot_be_written, tmp_path)
 
 
 # -- interrupts --------------------------------------------------------------------------------------------------------

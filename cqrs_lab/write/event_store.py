@@ -242,6 +242,7 @@ class EventStore:
                 with self._database.registered(numbered, "_numbered") as events:
                     self._insert_table(category, events, plan, batch, first)
                 batch.position += arrow.num_rows
+            self.log.heads.streams.clear()  # the table moved streams that were remembered
         return self.log.head
 
     def _check_recorded(self, arrow: pa.Table) -> datetime:
