@@ -548,15 +548,15 @@ def test_what_is_no_store_is_refused(logged: SimpleNamespace, tmp_path: Path, re
     for file in (foreign, wal.logs_of(foreign)[0]):
         shutil.copy(file, str(file).replace("foreign", "used"))
     connection.close()
-    for path, error in (
-        (text, NotAStore),
-        (empty, StoreCorrupt),
-        (folder, NotAStore),
-        (lone, StoreCorrupt),
-        (foreign, NotAStore),
-        (used, NotAStore),
+    for path, error, said in (
+        (text, NotAStore, "is not a DuckDB file"),
+        (empty, StoreCorrupt, "has no bytes"),
+        (folder, NotAStore, "is a folder"),
+        (lone, StoreCorrupt, "is missing while its log"),
+        (foreign, NotAStore, "other tables"),
+        (used, NotAStore, "other tables"),
     ):
-        with untouched(tmp_path), pytest.raises(error):
+        with untouched(tmp_path), pytest.raises(error, match=said):
             open_shop(path, read_only=read_only)
     assert not list(folder.iterdir())
 
@@ -929,6 +929,25 @@ def test_the_clock_runs_backwards(tmp_path: Path) -> None:
         assert log["recorded_at"].to_list() == [START + timedelta(hours=h) for h in (5, 5, 9, 9, 9)]
         assert log["occurred_at"].to_list()[:4] == [START - timedelta(days=n) for n in range(4)]
         assert log["position"].to_list() == [1, 2, 3, 4, 5]
+
+
+def test_two_labs_over_one_file(store: Path) -> None:
+    """A cell that runs twice gives two labs over one store: each sees what the other appended and moved, once."""
+    with open_shop(store, threads=1) as first, open_shop(store, threads=1) as second:
+        served = [lab.serve(order_summary) for lab in (first, second)]
+        first.send(place("o-1"))
+        second.send(pay("o-1"))
+        assert first.head == second.head == len(first.events()) == 302
+        for lab in (first, second):
+            assert lab.catch_up() == 302
+        for one in served:
+            assert one.position == 302
+            row = one.get("o-1")
+            assert row is not None
+            assert (row["paid"], row["item_count"], row["status"]) == (Decimal("3.00"), 2, "PAID")
+        first.close()
+        assert second.send(place("o-2")).position == 303
+        assert check_whole(second) == 303
 
 
 # -- what the log may not hold -----------------------------------------------------------------------------------------
