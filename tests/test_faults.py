@@ -49,6 +49,7 @@ from cqrs_lab.shop import (
     OrderPlaced,
     PayOrder,
     PlaceOrder,
+    ShipOrder,
     customers,
     daily_orders,
     order_summary,
@@ -766,6 +767,28 @@ def test_interrupt_between_statements(store: Path, monkeypatch: pytest.MonkeyPat
         acts[act]()
         assert lab.head == {"append": 302, "append_table": 401}.get(act, 301)
         check_whole(lab)
+
+
+def test_interrupt_just_behind_a_commit(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A KeyboardInterrupt right after a commit leaves the append stored and known, and the same stream goes on."""
+    with open_shop(store, threads=1) as lab:
+        served = lab.serve(order_summary)
+        lab.send(place("i-1"))
+        execute = Database.execute
+
+        def interrupted(self: Database, sql: str, params: Any = ()) -> Any:
+            rows = execute(self, sql, params)
+            if sql == "COMMIT":
+                raise KeyboardInterrupt
+            return rows
+
+        for act in (lambda: lab.send(pay("i-1")), served.catch_up):
+            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
+                patch.setattr(Database, "execute", interrupted)
+                act()
+        assert lab.head == served.position == 302
+        assert lab.send(ShipOrder(order_id="i-1", tracking_number="t")).version == 3
+        assert check_whole(lab) == 303
 
 
 # -- order, conflicts and repetition -----------------------------------------------------------------------------------
