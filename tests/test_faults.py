@@ -316,7 +316,7 @@ for number in range(lab.head, lab.head + 100_000):
     for _ in range(2):
         child = Child()
         child.tell(loop)
-        told = [child.line()]
+        told = [child.line() for _ in range(3)]
         killer = threading.Timer(moments.uniform(0.05, 0.9), child.process.kill)
         killer.start()
         while line := child.line():
@@ -422,8 +422,8 @@ def test_a_log_cut_anywhere_holds_a_prefix(logged: SimpleNamespace, tmp_path: Pa
     cuts = {border + step for border in borders for step in (0, 1, 16)} | set(range(0, len(logged.log), 97))
     cuts = {cut for cut in cuts if cut <= len(logged.log)}
     # Every commit and its neighbours; among the rest a sample, drawn anew for every length of the log.
-    near = {size + step for size, _ in logged.commits for step in (-1, 0, 1)}
-    sample = random.Random(len(logged.log)).sample(sorted(cuts - near), 25)
+    near = {size + step for size, _ in logged.commits for step in (-1, 0)}
+    sample = random.Random(len(logged.log)).sample(sorted(cuts - near), 14)
     path = tmp_path / "shop.duckdb"
     for cut in sorted({*(n for n in near if n <= len(logged.log)), *sample}):
         path.write_bytes(logged.main)
@@ -500,7 +500,7 @@ def test_a_flipped_byte_in_the_file_is_never_a_wrong_answer(store: Path, read_on
     with open_shop(store, threads=1, read_only=True) as lab:
         expected = answers(lab)
     spots = random.Random(7 + read_only)
-    places = [8, 130, 4100, 4110, 8200, *(spots.randrange(12_288, len(original)) for _ in range(20))]
+    places = [8, 130, 4100, 4110, 8200, *(spots.randrange(12_288, len(original)) for _ in range(14))]
     refused = 0
     for at in places:
         with store.open("r+b") as stream:
@@ -513,7 +513,7 @@ def test_a_flipped_byte_in_the_file_is_never_a_wrong_answer(store: Path, read_on
             except StoreCorrupt:
                 refused += 1
         store.write_bytes(original)
-    assert refused > 10
+    assert refused > 6
 
 
 @pytest.mark.parametrize("read_only", [False, True])
