@@ -71,14 +71,18 @@ class Lab:
         new_id: Callable[[], UUID] = uuid4,
     ) -> None:
         database = Database.open(path, read_only=read_only, threads=threads)
-        # A notebook's cell that runs again drops its lab without closing it.
-        self._release = weakref.finalize(self, database.release)
         try:
             self.domain = domain
             self._deciders = {decider.category: decider for decider in domain.deciders}
             if len(self._deciders) != len(domain.deciders):
                 raise DeclarationError("two deciders have the same category; a category has one owner")
             self._log = Log(database, [decider.log_category for decider in domain.deciders])
+        except BaseException:
+            database.release()
+            raise
+        # A notebook's cell that runs again drops its lab without closing it; answers of the lab keep its log.
+        self._release = weakref.finalize(self._log, database.release)
+        try:
             self._store = EventStore(self._log, clock=clock, new_id=new_id)
             self._commands = CommandBus(self._store, domain.deciders)
             self._servings = Servings(self._log, domain.read_models)

@@ -169,6 +169,14 @@ class Database:
                     cursor.busy.release()
             root.close()  # and its cursors with it
 
+    def check_open(self) -> None:
+        """Refuse what is answered from memory once the database is closed.
+
+        Raises:
+            StoreClosed: it is.
+        """
+        self._connection()
+
     def lock(self, name: str) -> threading.RLock:
         """Return the lock of that name, shared by everybody who shares this database."""
         with self._guard:

@@ -86,6 +86,7 @@ class Log:
     @property
     def head(self) -> int:
         """The last committed position, 0 when the log is empty."""
+        self.database.check_open()
         return self.heads.position
 
     def read(self, category: Category, id: str) -> list[Recorded]:
@@ -159,7 +160,7 @@ class Log:
         if not parts:
             raise DeclarationError("the domain declares no categories, so there are no events to read")
         return Rows(
-            self.database,
+            self,
             f"SELECT position, stream, version, type, occurred_at, recorded_at, event_id, correlation_id, "
             f"causation_id, data FROM ({' UNION ALL '.join(parts)}) JOIN streams USING (stream_no) ORDER BY position",
             params,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 import polars
@@ -19,11 +19,19 @@ from cqrs_lab.database import Database
 _SHOWN = 10
 
 
+class Source(Protocol):
+    """Whoever has a database, such as a log."""
+
+    @property
+    def database(self) -> Database:
+        """The database to ask."""
+
+
 class Rows:
     """The rows of one SELECT, fetched at the first look and kept.
 
     Args:
-        database: where to ask.
+        source: whoever has the database to ask; kept, so that its rows can still be fetched when nobody else keeps it.
         sql: one SELECT.
         params: its values.
         views: temporary views for this question alone, name to SELECT (see `Database.arrow`); text that comes
@@ -32,22 +40,22 @@ class Rows:
 
     def __init__(
         self,
-        database: Database,
+        source: Source,
         sql: str,
         params: Sequence[Any] = (),
         views: Mapping[str, str] | None = None,
     ) -> None:
-        self._database, self._sql, self._params, self._views = database, sql, tuple(params), views
+        self._source, self._sql, self._params, self._views = source, sql, tuple(params), views
         if views is not None:
             # A wrong question fails where it is asked, not where it is first looked at.
-            database.check_select(sql)
+            source.database.check_select(sql)
             if sql.lstrip()[:7].upper() != "EXPLAIN":
                 self._ask(f"SELECT * FROM (\n{sql.strip().rstrip(';')}\n) LIMIT 0")
 
     @classmethod
-    def of(cls, database: Database, table: pa.Table) -> Rows:
+    def of(cls, source: Source, table: pa.Table) -> Rows:
         """Return a table that is there already as Rows."""
-        rows = cls(database, "")
+        rows = cls(source, "")
         rows.__dict__["_table"] = aware(table)
         return rows
 
@@ -103,7 +111,7 @@ class Rows:
         return self.pl()
 
     def _ask(self, sql: str) -> pa.Table:
-        return self._database.arrow(sql, self._params, views=self._views)
+        return self._source.database.arrow(sql, self._params, views=self._views)
 
     @cached_property
     def _table(self) -> pa.Table:

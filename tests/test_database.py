@@ -179,7 +179,7 @@ def test_a_closed_lab_says_so(path: Path) -> None:
     lazy = lab.events()
     lab.close()
     lab.close()
-    uses = (served.rows().pl, lambda: served.get("o-1"), served.rebuild, lambda: len(lazy))
+    uses = (lambda: served.rows().pl(), lambda: served.get("o-1"), served.rebuild, lambda: len(lazy))
     for use in uses:
         with pytest.raises(StoreClosed, match="open it again"):
             use()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import re
 import runpy
+from datetime import UTC, datetime
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 import cqrs_lab
@@ -79,3 +82,26 @@ def test_a_repeatable_lab_is_the_same_at_every_run():
             logs.append(lab.events().fetchall())
     assert logs[0] == logs[1]
     assert len({row[6] for row in logs[0]}) == 2
+
+
+def test_the_code_in_the_readme_runs(tmp_path, monkeypatch):
+    """The README's Python runs as it stands, in order, on a fresh store and a table of orders."""
+    monkeypatch.chdir(tmp_path)
+    moment = pl.Series([datetime(2025, 1, 1, 12, tzinfo=UTC)])
+    names = {
+        "orders": pl.DataFrame({"order_id": ["x-1"], "ordered_at": moment, "paid_at": moment, "shipped_at": moment})
+    }
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, names)
+    with names["lab"] as lab:
+        assert lab.head == 4
+        assert "merge" in str(lab.serve("spent").explain())
+
+
+def test_the_readme_lists_every_notebook():
+    """Each notebook stands in the README's table, with what a learner ends able to do."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        assert f"(notebooks/{notebook.name})" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
@@ -16,6 +17,7 @@ from cqrs_lab.errors import (
     QueryFailed,
     ReadOnlyStore,
     RebuildNeeded,
+    StoreClosed,
     UnknownQuery,
     UnknownReadModel,
 )
@@ -340,3 +342,23 @@ def test_a_domain_without_read_models_works():
         assert lab.catch_up() == 0
     with pytest.raises(Exception, match="category"):
         Lab(domain=Domain(deciders=[Decider("a b", "k", None, lambda c, s: [], lambda s, e: s, [], [])]))
+
+
+def test_answers_outlive_the_lab_that_gave_them():
+    """Rows, servings and the past can be asked when nobody keeps the lab any more; a closed lab refuses everything."""
+
+    def forgotten():
+        lab = open_shop()
+        append(lab, [placed(1)])
+        return lab.events(), lab.serve(order_summary), lab.as_of(position=1)
+
+    rows, served, past = forgotten()
+    gc.collect()
+    assert len(rows) == 1
+    assert served.get("o-1") == past.get(order_summary, "o-1")
+    lab = open_shop()
+    served = lab.serve(order_summary)
+    lab.close()
+    for ask in (lambda: lab.head, lab.catch_up, lab.lag, lambda: lab.serve(order_summary), lambda: served.get("o-1")):
+        with pytest.raises(StoreClosed):
+            ask()

@@ -104,7 +104,7 @@ class Served:
     def where(self, **equals: Any) -> Rows:
         """Return the rows whose columns equal the given values (None: is empty), ordered by key."""
         condition, params = self._side.conditions(self.model, equals)
-        return Rows(self._database, f"{self._select()} WHERE {condition} ORDER BY {self._order()}", params)
+        return Rows(self._side.log, f"{self._select()} WHERE {condition} ORDER BY {self._order()}", params)
 
     def sql(self, question: str) -> Rows:
         """Return the answer to a SELECT that names this read model.
@@ -118,11 +118,11 @@ class Served:
         for model in self._side.mentioned(question):
             if model.name != self.model.name:
                 views[model.name] = self._side.freshest(model)._select()
-        return Rows(self._database, question, views=views)
+        return Rows(self._side.log, question, views=views)
 
     def rows(self) -> Rows:
         """Return all rows, ordered by key."""
-        return Rows(self._database, f"{self._select()} ORDER BY {self._order()}")
+        return Rows(self._side.log, f"{self._select()} ORDER BY {self._order()}")
 
     def pl(self) -> polars.DataFrame:
         """Return all rows as a Polars frame, ordered by key."""
@@ -405,6 +405,7 @@ class Servings:
 
     def checkpoint(self, model: ReadModel, as_: str) -> Checkpoint | None:
         """Return what a stored serving says of itself, None when there is none."""
+        self.log.database.check_open()
         return self.checkpoints.get((model.name, as_))
 
     def load_checkpoints(self) -> None:
@@ -473,7 +474,7 @@ class Servings:
                     "error": None,
                 }
             )
-        return Rows.of(self.log.database, pa.Table.from_pylist(rows, schema=_LAG))
+        return Rows.of(self.log, pa.Table.from_pylist(rows, schema=_LAG))
 
     def _tables(self) -> list[str]:
         return [category.table for category in self.log.categories.values()]

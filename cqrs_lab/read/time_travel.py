@@ -81,7 +81,7 @@ class Past:
             if category.table.lower() in folded
         }
         views |= {model.name: self._text(model) for model in self.servings.mentioned(question)}
-        return Rows(self.servings.log.database, question, views=views)
+        return Rows(self.servings.log, question, views=views)
 
     def __repr__(self) -> str:
         occurred = f", occurred by {self.occurred.isoformat()}" if self.occurred else ""
@@ -92,7 +92,7 @@ class Past:
         order = ", ".join(map(quote, model.keys))
         # DuckDB pushes a condition on the key below the GROUP BY, so that one row costs one scan and no fold.
         sql = f"SELECT * FROM ({self._text(model)}) WHERE {condition} ORDER BY {order}"
-        return Rows(self.servings.log.database, sql, params)
+        return Rows(self.servings.log, sql, params)
 
     def _text(self, model: ReadModel) -> str:
         return model.expanded(self.servings.models, self._window)

@@ -13,8 +13,15 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from cqrs_lab.errors import ConcurrencyError, DeclarationError, IdempotencyConflict, InvalidMessage, UnknownCommand
-from cqrs_lab.messages import Command, Event, utc
+from cqrs_lab.errors import (
+    ConcurrencyError,
+    DeclarationError,
+    IdempotencyConflict,
+    InvalidMessage,
+    RuleViolated,
+    UnknownCommand,
+)
+from cqrs_lab.messages import Command, Event, Recorded, utc
 from cqrs_lab.write.decider import Decider
 from cqrs_lab.write.event_store import Context, EventStore
 
@@ -100,8 +107,30 @@ class CommandBus:
             before = self._first_receipt(decider, command, name, digest, given)
             if before is not None:
                 return before
-        id = decider.stream_id(command)
-        log, category = self.store.log, decider.log_category
+        context = Context(
+            occurred_at=occurred_at,
+            correlation_id=str(given["correlation_id"]),
+            causation_id=name if causation_id is None else str(causation_id),
+            command_id=name,
+            digest=digest,
+        )
+        try:
+            recorded, seen = self._carry_out(decider, command, expected_version, context)
+        except (ConcurrencyError, RuleViolated):
+            # Another thread may have carried out this very command in the meantime.
+            before = self._first_receipt(decider, command, name, digest, given)
+            if before is None:
+                raise
+            return before
+        position = recorded[-1].position if recorded else self.store.log.head
+        events = [r.event for r in recorded]
+        return self._receipt(decider, decider.stream_id(command), events, position, seen + len(events), given)
+
+    def _carry_out(
+        self, decider: Decider, command: Command, expected_version: int | None, context: Context
+    ) -> tuple[list[Recorded], int]:
+        """Load, decide, append; return what was appended and the version it was decided on."""
+        log, category, id = self.store.log, decider.log_category, decider.stream_id(command)
         number = log.stream_no(category.stream(id))
         past = [] if number is None else log.read_numbered(category, category.stream(id), number)
         version = past[-1].version if past else 0
@@ -109,28 +138,7 @@ class CommandBus:
             raise ConcurrencyError(category.stream(id), expected_version, version)
         state = decider.fold(recorded.event for recorded in past)
         events = decider.checked(command, decider.decide(command, state))
-        try:
-            recorded = self.store.append(
-                category,
-                id,
-                events,
-                seen=(number, version),
-                context=Context(
-                    occurred_at=occurred_at,
-                    correlation_id=str(given["correlation_id"]),
-                    causation_id=name if causation_id is None else str(causation_id),
-                    command_id=name,
-                    digest=digest,
-                ),
-            )
-        except ConcurrencyError:
-            # Another thread may have carried out this very command in the meantime.
-            before = self._first_receipt(decider, command, name, digest, given)
-            if before is not None:
-                return before
-            raise
-        position = recorded[-1].position if recorded else self.store.log.head
-        return self._receipt(decider, id, events, position, version + len(recorded), given)
+        return self.store.append(category, id, events, seen=(number, version), context=context), version
 
     def _handler(self, command: Command) -> Decider:
         decider = self.handlers.get(type(command))

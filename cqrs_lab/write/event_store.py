@@ -118,6 +118,8 @@ class EventStore:
             expected = expected_version if seen is None else seen[1]
             if expected is not None and version != expected:
                 raise ConcurrencyError(stream, expected, version)
+            # Remembered again once it is stored: an interrupt in between must not leave an old version behind.
+            heads.streams.pop(stream, None)
             try:
                 with self.appending() as batch:
                     if number is None and events:
