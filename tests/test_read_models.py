@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from cqrs_lab import Decider, Domain, Event, Lab, ReadModel, open_shop
-from cqrs_lab.database import function_catalogue
 from cqrs_lab.errors import DeclarationError, ReadModelRefused
 from cqrs_lab.read.models import BY_ARGUMENT, BY_ORDER, ORDERLESS
+from cqrs_lab.read.syntax import function_catalogue
 
 
 def declare(columns: str) -> ReadModel:

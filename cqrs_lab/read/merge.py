@@ -17,9 +17,10 @@ from typing import Any
 import sqlglot
 from sqlglot.tokens import Token, TokenType  # type: ignore[attr-defined]  # it re-exports them
 
-from cqrs_lab.database import function_catalogue, quote, syntax_tree
+from cqrs_lab.database import quote
 from cqrs_lab.errors import QueryFailed
 from cqrs_lab.read.models import Derived, Node, ReadModel, item_name, nodes, span
+from cqrs_lab.read.syntax import function_catalogue, syntax_tree
 
 # How the aggregate of both halves follows from {old}, over the events before, and {new}, over those after. NULL means
 # that a half had no value; least and greatest skip NULLs.

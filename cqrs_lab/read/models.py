@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cqrs_lab.categories import check_name
-from cqrs_lab.database import function_catalogue, quote, syntax_text, syntax_tree
+from cqrs_lab.database import quote
 from cqrs_lab.errors import QueryFailed, ReadModelRefused
 from cqrs_lab.log import TABLES
+from cqrs_lab.read.syntax import function_catalogue, syntax_text, syntax_tree
 
 # Aggregates whose result does not depend on the order in which rows arrive. Sums of DOUBLE do; a Lab refuses those
 # when it binds the model, because only then the types are known.

@@ -29,6 +29,7 @@ from cqrs_lab.errors import (
     UnknownReadModel,
 )
 from cqrs_lab.log import Log
+from cqrs_lab.read.explain import Explanation, explain
 from cqrs_lab.read.merge import CannotMerge, Merge, merge_of
 from cqrs_lab.read.models import ReadModel, sum_probes
 from cqrs_lab.rows import Rows
@@ -36,30 +37,6 @@ from cqrs_lab.rows import Rows
 ServedAs = Literal["view", "materialized", "projection"]
 WAYS: tuple[ServedAs, ...] = get_args(ServedAs)
 MODES = ("manual",)
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """How a serving works, for people to read.
-
-    Attributes:
-        way: "view", "refresh", "merge" or "recompute all".
-        reason: why this way.
-        sql: what is done -> the statement that does it.
-    """
-
-    model: str
-    served_as: str
-    way: str
-    reason: str
-    sql: Mapping[str, str]
-
-    def __str__(self) -> str:
-        parts = [f"{self.model} as {self.served_as}: {self.way}, because {self.reason}"]
-        parts += [f"-- {title}\n{text}" for title, text in self.sql.items()]
-        return "\n\n".join(parts)
-
-    __repr__ = __str__
 
 
 @dataclass(frozen=True)
@@ -205,30 +182,8 @@ class Served:
 
     def explain(self) -> Explanation:
         """Return how this serving works and the SQL it runs."""
-        text = self.model.expanded(self._side.models, lambda name: None)
-        name = self.model.name
-        if self.as_ == "view":
-            way, reason, sql = "view", "a view runs the SELECT at every read", {"the view": text}
-        elif self.as_ == "materialized":
-            way, reason = "refresh", "a materialized table is built whole at every refresh"
-            sql = {"refresh": f"CREATE TABLE {self._table} AS\n{text}"}
-        else:
-            merge = self._side.merge(self.model)
-            stored = merge.stored() if isinstance(merge, Merge) else self.model
-            whole = stored.expanded(self._side.models, lambda name: None)
-            sql = {
-                "rebuild": f"CREATE TABLE {self._table} AS\n{whole};\n"
-                f"ALTER TABLE {self._table} ADD PRIMARY KEY ({self._order()})"
-            }
-            if isinstance(merge, Merge):
-                way, reason = "merge", "every column is made of aggregates whose halves combine"
-                fold = stored.expanded(self._side.models, lambda t: f"SELECT * FROM {quote(t)} WHERE «new events»")
-                sql["each batch"] = merge.statement(self._table, fold)
-            else:
-                way, reason = "recompute all", merge
-                sql["each batch"] = sql["rebuild"]
-        sql["a read by key"] = self._select_by_key()
-        return Explanation(name, self.as_, way, reason, sql)
+        merge = self._side.merge(self.model)
+        return explain(self.model, self.as_, merge, self._side.models, self._table, self._select_by_key())
 
     # -- making ----------------------------------------------------------------------------------------------------
 

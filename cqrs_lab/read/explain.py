@@ -1,0 +1,66 @@
+"""Explaining: how a serving works, why this way, and the SQL it runs, for people to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cqrs_lab.database import quote
+from cqrs_lab.read.merge import Merge
+from cqrs_lab.read.models import ReadModel
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How a serving works, for people to read.
+
+    Attributes:
+        way: "view", "refresh", "merge" or "recompute all".
+        reason: why this way.
+        sql: what is done -> the statement that does it.
+    """
+
+    model: str
+    served_as: str
+    way: str
+    reason: str
+    sql: Mapping[str, str]
+
+    def __str__(self) -> str:
+        parts = [f"{self.model} as {self.served_as}: {self.way}, because {self.reason}"]
+        parts += [f"-- {title}\n{text}" for title, text in self.sql.items()]
+        return "\n\n".join(parts)
+
+    __repr__ = __str__
+
+
+def explain(
+    model: ReadModel, served_as: str, merge: Merge | str, models: Mapping[str, ReadModel], table: str, by_key: str
+) -> Explanation:
+    """Return how a serving works.
+
+    Args:
+        merge: how the read model merges, or the reason why it does not.
+        models: the read models that it may be built on, by lower-case name.
+        table: the serving's table, quoted.
+        by_key: the SELECT of one row.
+    """
+    text = model.expanded(models, lambda name: None)
+    if served_as == "view":
+        way, reason, sql = "view", "a view runs the SELECT at every read", {"the view": text}
+    elif served_as == "materialized":
+        way, reason = "refresh", "a materialized table is built whole at every refresh"
+        sql = {"refresh": f"CREATE TABLE {table} AS\n{text}"}
+    else:
+        stored = merge.stored() if isinstance(merge, Merge) else model
+        keys = ", ".join(map(quote, model.keys))
+        build = f"CREATE TABLE {table} AS\n{stored.expanded(models, lambda name: None)};"
+        sql = {"rebuild": f"{build}\nALTER TABLE {table} ADD PRIMARY KEY ({keys})"}
+        if isinstance(merge, Merge):
+            way, reason = "merge", "every column is made of aggregates whose halves combine"
+            fold = stored.expanded(models, lambda name: f"SELECT * FROM {quote(name)} WHERE «new events»")
+            sql["each batch"] = merge.statement(table, fold)
+        else:
+            way, reason = "recompute all", merge
+            sql["each batch"] = sql["rebuild"]
+    return Explanation(model.name, served_as, way, reason, {**sql, "a read by key": by_key})
