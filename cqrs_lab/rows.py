@@ -103,7 +103,7 @@ class Rows:
     def _shown(self) -> polars.DataFrame:
         """The first rows only: looking at ten rows of three million must not fetch three million."""
         if "_table" not in self.__dict__ and self._views is None:
-            table = aware(self._ask(f"SELECT * FROM ({self._sql}) LIMIT {_SHOWN + 1}"))
+            table = aware(self._ask(f"SELECT * FROM ({self._sql}\n) LIMIT {_SHOWN + 1}"))
             if table.num_rows > _SHOWN:
                 frame = polars.from_arrow(table.slice(0, _SHOWN))
                 assert isinstance(frame, polars.DataFrame)

@@ -136,5 +136,5 @@ def assert_same(lab: Lab, one: str, other: str) -> None:
         [row[:2] for row in database.execute(f"DESCRIBE {select}")] for select in (one, other)
     )
     assert types_of_one == types_of_other
-    difference = database.execute(f"(({one}) EXCEPT ALL ({other})) UNION ALL (({other}) EXCEPT ALL ({one}))")
+    difference = database.execute(f"(({one}\n) EXCEPT ALL ({other}\n)) UNION ALL (({other}\n) EXCEPT ALL ({one}\n))")
     assert difference == []

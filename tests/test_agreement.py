@@ -44,6 +44,14 @@ MERGED = [
              order_id, 'a, FROM (' || max(type) AS "quoted, name", max('FROM') from_
            FROM "order_events" "e" GROUP BY "e".order_id""",
     ),
+    ReadModel(
+        "commented",
+        "kind",
+        """SELECT type AS kind, -- what
+                  count(*) AS n, /* how many, FROM ( */ coalesce(sum(total), 0) AS t -- how much
+           FROM order_events -- all of them
+           GROUP BY kind -- that is it""",
+    ),
     ReadModel("only_keys", "order_id", "SELECT order_id FROM order_events GROUP BY order_id"),
 ]
 RECOMPUTED = [

@@ -321,3 +321,30 @@ def test_a_stream_goes_on_after_a_table_moved_it():
         lab._store.append(category, "o-1", [event])
         lab.append_table("order", table())
         assert lab._store.append(category, "o-1", [event], expected_version=2)[0].version == 3
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_times_of_every_unit_are_taken(unit):
+    """Times in milliseconds, microseconds and nanoseconds are stored alike; nothing finer is cut off in silence."""
+    frame = table().with_columns(pl.col("occurred_at").dt.cast_time_unit(unit))
+    with open_shop() as lab:
+        lab.append_table("order", frame)
+        assert lab.events().dicts()[0]["occurred_at"] == START
+        finer = pa.array([1], pa.timestamp("ns", "UTC"))
+        with pytest.raises(InvalidTable, match="Round it first"):
+            lab.append_table("order", table().to_arrow().set_column(2, "occurred_at", finer))
+
+
+def test_wide_decimals_are_taken_when_they_fit():
+    """A column of 256-bit decimals is stored exactly, or refused by name."""
+    for digits, value in ((40, "1.25"), (76, "1" * 40)):
+        wide = pa.array([Decimal(value)], pa.decimal256(digits, 2))
+        with open_shop() as lab:
+            given = table().to_arrow().set_column(3, "amount", wide)
+            if digits == 40:
+                lab.append_table("order", given)
+                assert '"amount":1.25' in lab.events().dicts()[0]["data"]
+            else:
+                with pytest.raises(InvalidTable) as refused:
+                    lab.append_table("order", given)
+                assert refused.value.column == "amount"

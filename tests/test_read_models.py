@@ -152,6 +152,6 @@ def test_the_text_is_the_authors_own():
     model = ReadModel("mine", "order_id", sql)
     bound = model.bound(lambda name: "SELECT 1")
     assert bound == (
-        "SELECT 'order_events' AS a, order_id FROM (SELECT 1) AS \"order_events\" -- order_events\n"
+        "SELECT 'order_events' AS a, order_id FROM (SELECT 1\n) AS \"order_events\" -- order_events\n"
         "WHERE 'é' <> \"type\""
     )

@@ -70,7 +70,7 @@ class Merge:
         columns: its columns, in order.
         states: the aggregates that its rows keep.
         outputs: column -> expression over the states, for columns that are not a state themselves.
-        hidden_at: where in the text the hidden states are selected: just before FROM.
+        hidden_at: where in the text the hidden states are selected: behind the last column.
     """
 
     model: ReadModel
@@ -88,7 +88,7 @@ class Merge:
         """Return the read model with its hidden states as further columns."""
         more = "".join(f",\n       {state.text} AS {quote(state.column)}" for state in self.hidden)
         before, after = self.model.sql[: self.hidden_at], self.model.sql[self.hidden_at :]
-        return Derived(self.model.name, self.model.key, f"{before.rstrip()}{more}\n{after}")
+        return Derived(self.model.name, self.model.key, f"{before}{more}{after}")
 
     def statement(self, table: str, fold: str) -> str:
         """Return the statement that combines the rows of `table` with those that `fold` gives for the new events."""
@@ -122,7 +122,7 @@ def merge_of(model: ReadModel, tables: Sequence[str]) -> Merge:
     """
     tree = model.tree
     _check_shape(tree, tables)
-    items, from_at = _split(model.sql)
+    items, hidden_at = _split(model.sql)
     select = tree["select_list"]
     if len(items) != len(select):
         raise CannotMerge("its columns could not be told apart in the text")
@@ -157,7 +157,7 @@ def merge_of(model: ReadModel, tables: Sequence[str]) -> Merge:
             expression = expression[: first - start] + quote(state.column) + expression[last - start :]
         outputs[name] = expression
     _check_groups(tree, grouped, len(keys))
-    return Merge(model, columns, (*visible, *hidden.values()), outputs, from_at)
+    return Merge(model, columns, (*visible, *hidden.values()), outputs, hidden_at)
 
 
 def _check_shape(tree: Node, tables: Sequence[str]) -> None:
@@ -177,7 +177,7 @@ def _check_shape(tree: Node, tables: Sequence[str]) -> None:
 
 
 def _split(sql: str) -> tuple[list[tuple[int, int]], int]:
-    """Return where each selected expression stands, without its name, and where FROM does."""
+    """Return where each selected expression stands, without its name, and where the last of them ends."""
     try:
         tokens = sqlglot.tokenize(sql, read="duckdb")
     except sqlglot.errors.TokenError as error:
@@ -197,7 +197,8 @@ def _split(sql: str) -> tuple[list[tuple[int, int]], int]:
                 break
             continue
         if depth == 0 and token.token_type is TokenType.FROM:
-            return [_without_name(sql, item) for item in items], token.start
+            # After the last column's own last word: a comment behind it would swallow what came after the comment.
+            return [_without_name(sql, item) for item in items], items[-1][-1].end + 1
         if depth == 0 and token.token_type is TokenType.COMMA:
             items.append([])
         else:

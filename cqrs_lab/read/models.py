@@ -126,7 +126,7 @@ class ReadModel:
             select = replace(source.name)
             if select is not None:
                 alias = "" if source.has_alias else f" AS {quote(source.name)}"
-                text = f"{text[: source.start]}({select}){alias}{text[source.end :]}"
+                text = f"{text[: source.start]}({select}\n){alias}{text[source.end :]}"
         return text.strip().rstrip(";")
 
     def expanded(self, models: Mapping[str, ReadModel], window: Callable[[str], str | None]) -> str:

@@ -256,7 +256,7 @@ class Served:
         self._check_fresh_text()
         columns = ", ".join(map(quote, self._columns))
         stored = self.as_ != "view" or self._side.checkpoint(self.model, "view") is not None
-        source = self._table if stored else f"({self.model.expanded(self._side.models, lambda name: None)})"
+        source = self._table if stored else f"({self.model.expanded(self._side.models, lambda name: None)}\n)"
         return f"SELECT {columns} FROM {source}"
 
     def _select_by_key(self) -> str:

@@ -91,7 +91,7 @@ class Past:
         condition, params = self.servings.conditions(model, equals)
         order = ", ".join(map(quote, model.keys))
         # DuckDB pushes a condition on the key below the GROUP BY, so that one row costs one scan and no fold.
-        sql = f"SELECT * FROM ({self._text(model)}) WHERE {condition} ORDER BY {order}"
+        sql = f"SELECT * FROM ({self._text(model)}\n) WHERE {condition} ORDER BY {order}"
         return Rows(self.servings.log, sql, params)
 
     def _text(self, model: ReadModel) -> str:

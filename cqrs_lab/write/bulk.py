@@ -96,7 +96,27 @@ def to_arrow(table: Table) -> pa.Table:
         raise InvalidTable(f"the column name {ROW!r} is taken for the row's number; rename it", column=ROW)
     if len(set(arrow.column_names)) != arrow.num_columns:
         raise InvalidTable("two columns have the same name; rename one")
+    for index, field_ in enumerate(arrow.schema):
+        narrower = _narrower(field_.type)
+        if narrower is not None:
+            try:
+                arrow = arrow.set_column(index, field_.name, arrow[field_.name].cast(narrower))
+            except pa.ArrowInvalid as error:
+                raise InvalidTable(
+                    f"column {field_.name!r} is {field_.type}, finer than the log keeps ({narrower}): {error}. "
+                    "Round it first",
+                    column=field_.name,
+                ) from error
     return arrow.append_column(ROW, pa.array(np.arange(1, arrow.num_rows + 1)))
+
+
+def _narrower(kind: pa.DataType) -> pa.DataType | None:
+    """The type that DuckDB reads instead of one that it does not, or not in full; None for all others."""
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return pa.timestamp("us", kind.tz)
+    if pa.types.is_decimal256(kind):
+        return pa.decimal128(38, kind.scale)
+    return None
 
 
 def plan(category: Category, schema: pa.Schema) -> Plan:
