@@ -395,7 +395,7 @@ class _Scan:
             text = model.expanded(self.models, lambda t: f"SELECT * FROM {quote(t)} WHERE position <= {int(upto)}")
             columns = ", ".join(quote(row[0]) for row in self.database.execute(f"DESCRIBE {text}"))
             stored = f"SELECT {columns} FROM {quote(served_as)}.{quote(name)}"
-            wanted = f"SELECT {columns} FROM ({text})"
+            wanted = f"SELECT {columns} FROM ({text}\n)"
             lacks, extra = (
                 self.database.execute(f"SELECT count(*) FROM (({a}) EXCEPT ALL ({b}))")[0][0]
                 for a, b in ((wanted, stored), (stored, wanted))

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import pandas as pd
 import polars
 import pyarrow as pa
+import sqlglot
+from sqlglot.tokens import TokenType  # type: ignore[attr-defined]  # it re-exports it
 
 from cqrs_lab.database import Database
 
@@ -50,7 +52,7 @@ class Rows:
             # A wrong question fails where it is asked, not where it is first looked at.
             source.database.check_select(sql)
             if sql.lstrip()[:7].upper() != "EXPLAIN":
-                self._ask(f"SELECT * FROM (\n{sql.strip().rstrip(';')}\n) LIMIT 0")
+                self._ask(f"SELECT * FROM (\n{bare(sql)}\n) LIMIT 0")
 
     @classmethod
     def of(cls, source: Source, table: pa.Table) -> Rows:
@@ -116,6 +118,16 @@ class Rows:
     @cached_property
     def _table(self) -> pa.Table:
         return aware(self._ask(self._sql))
+
+
+def bare(sql: str) -> str:
+    """Return the text of one statement without a semicolon and what stands behind it, so that it fits into brackets."""
+    try:
+        tokens = sqlglot.tokenize(sql, read="duckdb")
+    except sqlglot.errors.TokenError:
+        return sql  # DuckDB will say what is wrong with it
+    ends = (token.start for token in tokens if token.token_type is TokenType.SEMICOLON)
+    return sql[: next(ends, len(sql))]
 
 
 def aware(table: pa.Table) -> pa.Table:

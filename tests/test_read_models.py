@@ -155,3 +155,15 @@ def test_the_text_is_the_authors_own():
         "SELECT 'order_events' AS a, order_id FROM (SELECT 1\n) AS \"order_events\" -- order_events\n"
         "WHERE 'é' <> \"type\""
     )
+
+
+@pytest.mark.parametrize("end", ["", ";", " ; \n", "; -- and that was it", " -- no; end", "\n/* ; */;;"])
+def test_a_text_may_end_as_people_end_it(end):
+    """A semicolon or a comment behind a SELECT, declared or asked, is no part of it."""
+    model = ReadModel("mine", "order_id", f"SELECT order_id, count(*) AS n FROM order_events GROUP BY order_id{end}")
+    with open_shop() as lab:
+        for as_ in ("view", "materialized", "projection"):
+            served = lab.serve(model, as_=as_)
+            assert served.get("o-1") is None
+            assert served.sql(f"SELECT count(*) FROM mine{end}").fetchall() == [(0,)]
+        assert lab.as_of(position=0).get(model, "o-1") is None

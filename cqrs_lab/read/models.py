@@ -16,6 +16,7 @@ from cqrs_lab.database import quote
 from cqrs_lab.errors import QueryFailed, ReadModelRefused
 from cqrs_lab.log import TABLES
 from cqrs_lab.read.syntax import function_catalogue, syntax_text, syntax_tree
+from cqrs_lab.rows import bare
 
 # Aggregates whose result does not depend on the order in which rows arrive. Sums of DOUBLE do; a Lab refuses those
 # when it binds the model, because only then the types are known.
@@ -88,6 +89,7 @@ class ReadModel:
             tree = syntax_tree(self.sql)
         except QueryFailed as error:
             raise ReadModelRefused(f"read model {self.name!r}: {error}") from None
+        object.__setattr__(self, "sql", bare(self.sql))
         reasons = list(_reasons(tree, self.keys))
         if reasons:
             raise ReadModelRefused(f"read model {self.name!r} was refused: {'; '.join(reasons)}")
@@ -127,7 +129,7 @@ class ReadModel:
             if select is not None:
                 alias = "" if source.has_alias else f" AS {quote(source.name)}"
                 text = f"{text[: source.start]}({select}\n){alias}{text[source.end :]}"
-        return text.strip().rstrip(";")
+        return text.strip()
 
     def expanded(self, models: Mapping[str, ReadModel], window: Callable[[str], str | None]) -> str:
         """Return the text with layers written out and every table of events cut to a window.
