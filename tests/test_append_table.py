@@ -348,3 +348,26 @@ def test_wide_decimals_are_taken_when_they_fit():
                 with pytest.raises(InvalidTable) as refused:
                     lab.append_table("order", given)
                 assert refused.value.column == "amount"
+
+
+class Coded(Event):
+    thing: str
+    code: Annotated[str, Field(pattern="^[a-z]{2}$")]
+    since: Annotated[date, Field(ge=date(2020, 1, 1))]
+
+
+@pytest.mark.parametrize(
+    ("code", "since", "column"),
+    [("ab", date(2020, 1, 1), None), ("abc", date(2020, 1, 1), "code"), ("ab", date(2019, 12, 31), "type")],
+)
+def test_patterns_with_braces_and_bounds_that_are_dates_hold(code, since, column):
+    """A pattern may count in braces, and a bound may be a date: both hold for tables as for single events."""
+    given = pl.DataFrame({"id": ["t"], "type": ["Coded"], "occurred_at": [START], "code": [code], "since": [since]})
+    coded = Decider("thing", "thing", None, lambda c, s: [], lambda s, e: s, [], [Coded])
+    with Lab(domain=Domain(deciders=[coded])) as lab:
+        if column is None:
+            assert lab.append_table("thing", given) == 1
+        else:
+            with pytest.raises(InvalidTable) as refused:
+                lab.append_table("thing", given)
+            assert refused.value.column == column

@@ -167,3 +167,15 @@ def test_a_text_may_end_as_people_end_it(end):
             assert served.get("o-1") is None
             assert served.sql(f"SELECT count(*) FROM mine{end}").fetchall() == [(0,)]
         assert lab.as_of(position=0).get(model, "o-1") is None
+
+
+def test_a_refused_model_leaves_the_old_one_in_place():
+    """A read model that a lab refuses does not take the name of one that works."""
+    good = ReadModel("mine", "order_id", "SELECT order_id, count(*) AS n FROM order_events GROUP BY order_id")
+    bad = ReadModel("mine", "order_id", "SELECT order_id, missing AS n FROM order_events")
+    with open_shop() as lab:
+        lab.serve(good)
+        with pytest.raises(ReadModelRefused):
+            lab.serve(bad)
+        assert lab.serve("mine").rows().columns == ["order_id", "n"]
+        assert lab.serve("mine").model == good

@@ -62,7 +62,7 @@ class Served:
         self._database = side.log.database
         self._table = f"{quote(as_)}.{quote(model.name)}"
         self._columns = side.columns(model)
-        self._fingerprint = model.fingerprint(side.models)
+        self._fingerprint = side.fingerprint(model)
 
     def __repr__(self) -> str:
         return f"<{self.model.name} as {self.as_}, at position {self.position} of {self._side.log.head}>"
@@ -71,11 +71,8 @@ class Served:
 
     def get(self, *key: Any) -> dict[str, Any] | None:
         """Return the row with that key as a dict, None when there is none."""
-        if len(key) != len(self.model.keys):
-            raise QueryFailed(
-                f"{self.model.name} has the key {', '.join(self.model.keys)}; {len(key)} values were given"
-            )
-        rows = self._database.execute(self._select_by_key(), [_stored(value) for value in key])
+        values = self._side.keyed(self.model, key).values()
+        rows = self._database.execute(self._select_by_key(), [_stored(value) for value in values])
         return _as_dict(self._columns, rows[0]) if rows else None
 
     def where(self, **equals: Any) -> Rows:
@@ -279,6 +276,7 @@ class Servings:
         self.models: dict[str, ReadModel] = {}
         self._bound: dict[ReadModel, tuple[str, ...]] = {}
         self._merges: dict[ReadModel, Merge | str] = {}
+        self._fingerprints: dict[ReadModel, str] = {}
         if log.database not in _CHECKPOINTS:
             self.load_checkpoints()
         for model in models:
@@ -303,8 +301,9 @@ class Servings:
                     f"read model {model.name!r} reads {source.name!r}, which is neither a table of events nor a read "
                     f"model declared before it; there are {known}"
                 )
+        self.columns(model)  # before it takes a name: what is refused must not stand in the way of what was there
         self.models[model.name.lower()] = model
-        self.columns(model)
+        self._fingerprints.clear()  # a model built on this one is another one now
         return model
 
     def find(self, model: ReadModel | str) -> ReadModel:
@@ -341,7 +340,8 @@ class Servings:
         A read model that is not served at all is read through its SELECT, as a view would.
         """
         cheapest = {"projection": 2, "materialized": 1, "view": 0}
-        there = [s for s in self.served() if s.model.name == model.name and s.state == "ok"]
+        ways = [way for way in WAYS if self.checkpoint(model, way) is not None]
+        there = [served for way in ways if (served := Served(self, model, way)).state == "ok"]
         if not there:
             return Served(self, model, "view")
         return max(there, key=lambda served: (served.position, cheapest[served.as_]))
@@ -385,6 +385,12 @@ class Servings:
             self._bound[model] = tuple(row[0] for row in described)
         return self._bound[model]
 
+    def keyed(self, model: ReadModel, key: tuple[Any, ...]) -> dict[str, Any]:
+        """Return the key's columns with their values, refusing too few or too many."""
+        if len(key) != len(model.keys):
+            raise QueryFailed(f"{model.name} has the key {', '.join(model.keys)}; {len(key)} values were given")
+        return dict(zip(model.keys, key, strict=True))
+
     def conditions(self, model: ReadModel, equals: Mapping[str, Any]) -> tuple[str, list[Any]]:
         """Return the SQL condition, and its values, that columns equal values (None: is empty)."""
         columns = {name.lower() for name in self.columns(model)}
@@ -398,6 +404,12 @@ class Servings:
                 parts.append(f"{quote(name)} = ?")
                 params.append(_stored(value))
         return " AND ".join(parts) or "true", params
+
+    def fingerprint(self, model: ReadModel) -> str:
+        """Return what tells the read model's SELECT, with its layers, from another one."""
+        if model not in self._fingerprints:
+            self._fingerprints[model] = model.fingerprint(self.models)
+        return self._fingerprints[model]
 
     def merge(self, model: ReadModel) -> Merge | str:
         """Return how the read model merges, or the reason why it does not."""

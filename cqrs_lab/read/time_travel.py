@@ -13,7 +13,7 @@ from typing import Any
 
 from cqrs_lab.categories import naive
 from cqrs_lab.database import quote
-from cqrs_lab.errors import InvalidMoment, QueryFailed
+from cqrs_lab.errors import InvalidMoment
 from cqrs_lab.messages import utc
 from cqrs_lab.read.models import ReadModel
 from cqrs_lab.read.serving import Servings
@@ -55,9 +55,7 @@ class Past:
     def get(self, model: ReadModel | str, *key: Any) -> dict[str, Any] | None:
         """Return the row that the read model had for a key, None when it had none."""
         found = self.servings.find(model)
-        if len(key) != len(found.keys):
-            raise QueryFailed(f"{found.name} has the key {', '.join(found.keys)}; {len(key)} values were given")
-        rows = self._where(found, dict(zip(found.keys, key, strict=True))).dicts()
+        rows = self._where(found, self.servings.keyed(found, key)).dicts()
         return rows[0] if rows else None
 
     def where(self, model: ReadModel | str, **equals: Any) -> Rows:

@@ -206,10 +206,8 @@ def _plan_field(result: Plan, category: Category, name: str, schema: pa.Schema) 
     if name == category.key:
         if present:
             result.rules.append((name, Rule(f"{column} = id", "equals the column id")))
-        expression, rules_of = "id", {t: _rules_of(f) for t, f in owners.items()}
-        for rule in _shared(rules_of, "id", set(category.types)):
-            result.rules.append(("id", rule))
-        result.columns[name] = expression
+        result.rules += [("id", rule) for rule in _shared(owners, "id")]
+        result.columns[name] = "id"
         return
     required = [t for t, f in owners.items() if f.is_required() and not unwrap(f.annotation)[2]]
     if not present:
@@ -221,8 +219,7 @@ def _plan_field(result: Plan, category: Category, name: str, schema: pa.Schema) 
         annotation = next(iter(owners.values()))
         expression, rules = _convert(name, column, schema.field(name).type, annotation.annotation, annotation.metadata)
         result.rules += [(name, _unless_null(column, rule)) for rule in rules]
-        per_type = {t: _rules_of(f) for t, f in owners.items()}
-        result.rules += [(name, _unless_null(column, rule)) for rule in _shared(per_type, column, set(owners))]
+        result.rules += [(name, _unless_null(column, rule)) for rule in _shared(owners, column)]
         if required:
             condition = f"{column} IS NOT NULL OR type NOT IN ({_literals(required)})"
             result.rules.append((name, Rule(condition, f"is there for {' and '.join(required)}")))
@@ -240,28 +237,23 @@ def _plan_field(result: Plan, category: Category, name: str, schema: pa.Schema) 
     result.columns[name] = expression
 
 
-def _shared(per_type: Mapping[str, Sequence[tuple[str, str]]], column: str, owners: set[str]) -> Iterator[Rule]:
+def _shared(owners: Mapping[str, FieldInfo], column: str) -> Iterator[Rule]:
     """Rules of one field, each stated once for all the event types that have it."""
     seen: dict[tuple[str, str], list[str]] = {}
-    for type_name, rules in per_type.items():
-        for rule in rules:
+    for type_name, info in owners.items():
+        for rule in _constraints(column, info.annotation, info.metadata, depth=0):
             seen.setdefault(rule, []).append(type_name)
-    for (template, words), types in seen.items():
-        condition = template.format(x=column)
-        if set(types) != owners:
+    for (condition, words), types in seen.items():
+        if set(types) != set(owners):
             condition = f"type NOT IN ({_literals(types)}) OR ({condition})"
         yield Rule(condition, words)
 
 
-def _rules_of(info: FieldInfo) -> list[tuple[str, str]]:
-    """The constraints of a field as (SQL template over {x}, words); those inside a list or struct included."""
-    return list(_constraints("{x}", info.annotation, info.metadata, depth=0))
-
-
 def _constraints(x: str, annotation: Any, metadata: Sequence[Any], *, depth: int) -> Iterator[tuple[str, str]]:
+    """The constraints of a value as (SQL condition over `x`, words); those inside a list or struct included."""
     kind, more, _ = unwrap(annotation)
     for item in [*metadata, *more]:
-        if type(item) in _COMPARISONS:
+        if _is_numeric_bound(item):
             attribute, sign = _COMPARISONS[type(item)]
             bound = getattr(item, attribute)
             yield f"{x} {sign} {bound}", f"is {sign} {bound}"
@@ -294,6 +286,13 @@ def _constraints(x: str, annotation: Any, metadata: Sequence[Any], *, depth: int
                 yield f"{part} IS NULL OR ({condition})", f"{words} ({name})"
 
 
+def _is_numeric_bound(item: Any) -> bool:
+    """Whether a constraint compares with a number; a date would be a subtraction in SQL and is checked in Python."""
+    if type(item) not in _COMPARISONS:
+        return False
+    return isinstance(getattr(item, _COMPARISONS[type(item)][0]), (int, float, Decimal))
+
+
 def _every(x: str, inner: str, condition: str) -> str:
     return f"coalesce(list_bool_and(list_transform({x}, lambda {inner}: coalesce({condition}, false))), true)"
 
@@ -305,13 +304,8 @@ def _convert(
     kind, more, _ = unwrap(annotation)
     target = column_type(annotation, metadata, where=where)
     is_number = pa.types.is_integer(source) or pa.types.is_decimal(source)
-    is_text = (
-        pa.types.is_string(source)
-        or pa.types.is_large_string(source)
-        or pa.types.is_string_view(source)
-        or (pa.types.is_dictionary(source) and pa.types.is_string(source.value_type))
-        or (pa.types.is_dictionary(source) and pa.types.is_large_string(source.value_type))
-    )
+    plain = source.value_type if pa.types.is_dictionary(source) else source
+    is_text = pa.types.is_string(plain) or pa.types.is_large_string(plain) or pa.types.is_string_view(plain)
     if pa.types.is_null(source):
         return f"CAST({x} AS {target})", []
     if kind in (int, Decimal) and (is_number or pa.types.is_floating(source)):
@@ -412,7 +406,7 @@ def _needs_python(model: type[BaseModel]) -> bool:
 def _odd(annotation: Any, metadata: Sequence[Any]) -> bool:
     kind, more, _ = unwrap(annotation)
     for item in [*metadata, *more]:
-        known = type(item) in _COMPARISONS or isinstance(item, (MinLen, MaxLen, AllowInfNan))
+        known = _is_numeric_bound(item) or isinstance(item, (MinLen, MaxLen, AllowInfNan))
         general = type(item).__name__ == "_PydanticGeneralMetadata" and set(vars(item)) <= {
             "pattern", "max_digits", "decimal_places", "allow_inf_nan",
         }  # fmt: skip
