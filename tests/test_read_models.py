@@ -6,8 +6,7 @@ import pytest
 
 from cqrs_lab import Decider, Domain, Event, Lab, ReadModel, open_shop
 from cqrs_lab.errors import DeclarationError, ReadModelRefused
-from cqrs_lab.read.models import BY_ARGUMENT, BY_ORDER, ORDERLESS
-from cqrs_lab.read.syntax import function_catalogue
+from cqrs_lab.syntax import BY_ARGUMENT, BY_ORDER, ORDERLESS, function_catalogue
 
 
 def declare(columns: str) -> ReadModel:

@@ -19,8 +19,8 @@ from sqlglot.tokens import Token, TokenType  # type: ignore[attr-defined]  # it 
 
 from cqrs_lab.database import quote
 from cqrs_lab.errors import QueryFailed
-from cqrs_lab.read.models import Derived, Node, ReadModel, item_name, nodes, span
-from cqrs_lab.read.syntax import function_catalogue, syntax_tree
+from cqrs_lab.read.models import Derived, ReadModel, item_name, span
+from cqrs_lab.syntax import Node, function_catalogue, nodes, syntax_tree
 
 # How the aggregate of both halves follows from {old}, over the events before, and {new}, over those after. NULL means
 # that a half had no value; least and greatest skip NULLs.

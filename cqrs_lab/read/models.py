@@ -15,41 +15,19 @@ from cqrs_lab.categories import check_name
 from cqrs_lab.database import quote
 from cqrs_lab.errors import QueryFailed, ReadModelRefused
 from cqrs_lab.log import TABLES
-from cqrs_lab.read.syntax import function_catalogue, syntax_text, syntax_tree
 from cqrs_lab.rows import bare
-
-# Aggregates whose result does not depend on the order in which rows arrive. Sums of DOUBLE do; a Lab refuses those
-# when it binds the model, because only then the types are known.
-ORDERLESS = frozenset(
-    """count count_star count_if countif sum sum_no_overflow avg mean min max bool_and bool_or bit_and bit_or bit_xor
-       median quantile quantile_cont quantile_disc mad approx_count_distinct histogram""".split()
+from cqrs_lab.syntax import (
+    BY_ARGUMENT,
+    BY_ORDER,
+    SUMS,
+    TABLE_FUNCTIONS,
+    Node,
+    call_reasons,
+    is_position,
+    nodes,
+    syntax_text,
+    syntax_tree,
 )
-SUMS = frozenset("sum sum_no_overflow avg mean".split())
-# These pick or list rows, so they need to be told an order without ties: the position.
-BY_ORDER = frozenset("first last any_value arbitrary list array_agg string_agg group_concat listagg".split())
-BY_ARGUMENT = frozenset(
-    """arg_max arg_min argmax argmin max_by min_by arg_max_null arg_min_null arg_max_nulls_last
-       arg_min_nulls_last""".split()
-)
-# SQL's functions without parentheses; DuckDB parses them as columns.
-_KEYWORDS = frozenset(
-    """current_date current_time current_timestamp localtime localtimestamp current_user session_user user
-       current_role current_catalog current_schema""".split()
-)
-_TABLE_FUNCTIONS = frozenset("unnest range generate_series".split())
-
-Node = dict[str, Any]
-
-
-def nodes(tree: Any) -> Iterator[Node]:
-    """Yield every node of a parse, parents first."""
-    if isinstance(tree, dict):
-        yield tree
-        for child in tree.values():
-            yield from nodes(child)
-    elif isinstance(tree, list):
-        for child in tree:
-            yield from nodes(child)
 
 
 @dataclass(frozen=True)
@@ -186,7 +164,7 @@ def _reasons(tree: Node, keys: tuple[str, ...]) -> Iterator[str]:
                 yield "it reads a table AT a version; lab.as_of() asks about the past"
         elif kind == "TABLE_FUNCTION":
             name = node["function"]["function_name"].lower()
-            if name not in _TABLE_FUNCTIONS:
+            if name not in TABLE_FUNCTIONS:
                 yield f"it reads {name}(), which is not the log"
         elif kind == "LIMIT_MODIFIER" or kind == "LIMIT_PERCENT_MODIFIER":
             yield "it has a LIMIT, which depends on the order of rows; put the LIMIT into the question"
@@ -194,7 +172,7 @@ def _reasons(tree: Node, keys: tuple[str, ...]) -> Iterator[str]:
             yield "it has DISTINCT ON, which depends on the order of rows; use arg_max(…, position)"
         if node.get("sample"):
             yield "it samples rows, so it would answer differently every time"
-        yield from _call_reasons(node)
+        yield from call_reasons(node)
     for name in common:
         if name.endswith("_events"):
             yield f"WITH {name} hides a table of events; choose another name"
@@ -233,58 +211,6 @@ def item_name(item: Node) -> str:
     return str(item["column_names"][-1]) if item["class"] == "COLUMN_REF" else ""
 
 
-def _call_reasons(node: Node) -> Iterator[str]:
-    """What is wrong with a node that calls something."""
-    if node.get("class") == "FUNCTION":
-        yield from _function_reasons(node)
-    elif node.get("class") == "WINDOW":
-        yield from _window_reasons(node)
-    elif node.get("class") == "COLUMN_REF" and len(node["column_names"]) == 1:
-        name = node["column_names"][0].lower()
-        if name in _KEYWORDS:
-            yield f"{name} is not a function of the events; use occurred_at or recorded_at"
-
-
-def _function_reasons(node: Node) -> Iterator[str]:
-    name = node["function_name"].lower()
-    known = function_catalogue().get(name)
-    if known is None:
-        if not node.get("is_operator") and name not in _TABLE_FUNCTIONS:
-            yield f"DuckDB has no function {name}()"
-        return
-    kind, stability, definition = known
-    if kind == "aggregate":
-        if name not in ORDERLESS | BY_ORDER | BY_ARGUMENT:
-            yield f"{name}() may depend on the order in which rows arrive; use an aggregate that does not"
-    elif kind == "macro":
-        if definition is None or not _pure(definition):
-            yield f"{name}() is not a function of the events: it asks the session or the catalogue"
-    elif stability not in (None, "CONSISTENT"):
-        yield f"{name}() is not a function of the events: it may answer differently tomorrow"
-    elif name.startswith("pg_") or name in ("read_text", "read_blob", "getenv", "query", "query_table"):
-        yield f"{name}() reads something else than the events"
-
-
-def _pure(definition: str) -> bool:
-    """Whether a macro's text calls only functions that always answer the same."""
-    try:
-        tree = syntax_tree(f"SELECT {definition}")
-    except QueryFailed:
-        return False
-    if any(node.get("type") in ("BASE_TABLE", "TABLE_FUNCTION", "SUBQUERY") for node in nodes(tree)):
-        return False
-    return not any(True for node in nodes(tree) for _ in _call_reasons(node))
-
-
-def _window_reasons(node: Node) -> Iterator[str]:
-    name = node["function_name"].lower()
-    ordered = any(_is_position(order["expression"]) for order in node["orders"])
-    if name in ("rank", "dense_rank", "percent_rank", "cume_dist"):
-        return
-    if not ordered and (node["orders"] or name not in ORDERLESS):
-        yield f"{name}() OVER (…) needs an order without ties: end its ORDER BY with position"
-
-
 def _picking_reasons(tree: Any) -> Iterator[str]:
     """Aggregates that pick a row: their order must have no ties, which holds for the position in one table."""
     for select in (node for node in nodes(tree) if node.get("type") == "SELECT_NODE"):
@@ -295,12 +221,12 @@ def _picking_reasons(tree: Any) -> Iterator[str]:
                 continue
             name = node["function_name"].lower()
             if name in BY_ORDER:
-                total = any(_is_position(order["expression"]) for order in node["order_bys"]["orders"])
+                total = any(is_position(order["expression"]) for order in node["order_bys"]["orders"])
                 needs = f"{name}(… ORDER BY position)"
             elif name in BY_ARGUMENT:
                 by = node["arguments"][1]["expression"] if len(node["arguments"]) > 1 else {}
                 parts = [by, *(a["expression"] for a in by["arguments"])] if _is_row(by) else [by]
-                total = any(_is_position(part) for part in parts)
+                total = any(is_position(part) for part in parts)
                 needs = f"{name}(…, position)"
             else:
                 continue
@@ -312,10 +238,6 @@ def _picking_reasons(tree: Any) -> Iterator[str]:
 
 def _is_row(node: Node) -> bool:
     return node.get("class") == "FUNCTION" and node["function_name"].lower() in ("row", "struct_pack")
-
-
-def _is_position(node: Node) -> bool:
-    return node.get("class") == "COLUMN_REF" and node["column_names"][-1].lower() == "position"
 
 
 def sum_probes(model: ReadModel) -> Iterator[ReadModel]:
