@@ -1,24 +1,19 @@
-"""The ground: appending, folding, reading by key, loading a stream, against the same by hand."""
+"""The ground: appending, folding, reading by key, against the same by hand."""
 
 from __future__ import annotations
 
-import random
 import tempfile
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 
 from benchmarks.harness import Result, bare_copy, seconds, take_turns
 from cqrs_lab import Lab, open_shop
 from cqrs_lab.errors import InvalidTable
-from cqrs_lab.shop import OrderLine, PlaceOrder, order_summary, orders
+from cqrs_lab.shop import order_summary
 from cqrs_lab.workbench.workload import Workload, tables
 
 THREADS = 2
@@ -36,8 +31,6 @@ def run(count: int) -> Iterator[Result]:
             lab.append_table("order", table)
             yield from folding(lab, table.num_rows)
             yield from reading_by_key(lab)
-        yield from sending(Path(folder))
-        yield from loading(count, Path(folder))
 
 
 def appending(table: pa.Table, folder: Path) -> Iterator[Result]:
@@ -149,90 +142,4 @@ def reading_by_key(lab: Lab) -> Iterator[Result]:
     )
     yield Result(
         "get(key) / bare lookup", get * 1e3, bare * 1e3, "ms", 2.0, f"{rows:,} rows; a view: {asked * 1e3:.0f} ms"
-    )
-
-
-def sending(folder: Path) -> Iterator[Result]:
-    """One durable send against a bare transaction with the same reads and writes, and against the insert alone."""
-    line = OrderLine(product_id="p-1", quantity=2, unit_price="9.99")
-    with open_shop(folder / "send.duckdb", threads=THREADS) as lab:
-        bare = bare_copy(lab, folder / "send-bare.duckdb")
-        alone = bare_copy(lab, folder / "send-alone.duckdb")
-        columns = (
-            "position, stream_no, version, type, schema_version, event_id, correlation_id, causation_id, command_id, "
-            "occurred_at, recorded_at, order_id, customer_id, lines, total, freight"
-        )
-        insert = f"INSERT INTO order_events ({columns}) VALUES ({', '.join('?' * 16)})"
-
-        def values(run: int) -> list[Any]:
-            now = datetime.now(UTC).replace(tzinfo=None)
-            lines = [{"product_id": "p-1", "quantity": 2, "unit_price": Decimal("9.99")}]
-            ids = [str(uuid4()), str(uuid4()), str(uuid4())]
-            order = f"o-{run}"
-            envelope = [run + 1, run + 1, 1, "OrderPlaced", 1, uuid4(), *ids, now, now]
-            return [*envelope, order, "c-1", lines, Decimal("19.98"), Decimal("0.00")]
-
-        def by_hand(run: int) -> None:
-            bare.execute("SELECT stream_no FROM streams WHERE stream = ?", [f"order/o-{run}"]).fetchall()
-            bare.execute("BEGIN").fetchall()
-            row = values(run)
-            bare.execute(
-                "INSERT INTO streams VALUES (?, ?, ?, ?)", [f"order/o-{run}", run, "order", f"o-{run}"]
-            ).fetchall()
-            bare.execute(insert, row).fetchall()
-            bare.execute("INSERT INTO commands VALUES (?, ?, ?, ?)", [row[8], "0" * 32, run + 1, run + 1]).fetchall()
-            bare.execute("COMMIT").fetchall()
-
-        def insert_alone(run: int) -> None:
-            alone.execute("BEGIN").fetchall()
-            alone.execute(insert, values(run)).fetchall()
-            alone.execute("COMMIT").fetchall()
-
-        ours, same, only = take_turns(
-            lambda run: lab.send(PlaceOrder(order_id=f"o-{run}", customer_id="c-1", lines=[line])),
-            by_hand,
-            insert_alone,
-            runs=300,
-            warm_up=20,
-        )
-        yield Result("send / bare transaction", ours * 1e3, same * 1e3, "ms", 1.3, f"{1 / ours:,.0f} commands/s")
-        yield Result(
-            "send / its insert alone", ours * 1e3, only * 1e3, "ms", 1.5, "three ids, receipt and stream included"
-        )
-        bare.close()
-        alone.close()
-
-
-def loading(count: int, folder: Path) -> Iterator[Result]:
-    """Loading a stream of 5 events, scattered over a long log, against the same over a short one."""
-    labs = {}
-    for streams in (count, 20_000):
-        labs[streams] = open_shop(folder / f"load{streams}.duckdb", threads=THREADS)
-        labs[streams].append_table("order", scattered(streams))
-        labs[streams]._log.heads.streams.clear()
-        assert len(labs[streams]._log.read(orders.log_category, "o-1")) == 5
-    chance = random.Random(1)
-    long, short = take_turns(
-        lambda run: labs[count]._log.read(orders.log_category, f"o-{chance.randrange(count)}"),
-        lambda run: labs[20_000]._log.read(orders.log_category, f"o-{chance.randrange(20_000)}"),
-        runs=500,
-        warm_up=50,
-    )
-    for lab in labs.values():
-        lab.close()
-    note = f"{5 * count:,} events against {5 * 20_000:,}"
-    yield Result("loading 5 scattered events / in a short log", long * 1e3, short * 1e3, "ms", 1.5, note)
-
-
-def scattered(streams: int) -> pa.Table:
-    """Return 5 events for each stream, in random order over the whole table."""
-    order = np.random.Generator(np.random.PCG64(1)).permutation(np.repeat(np.arange(streams), 5))
-    ids = pa.array(np.char.add("o-", order.astype(str)))
-    return pa.table(
-        {
-            "id": ids,
-            "type": pa.array(["OrderPaid"] * len(order)),
-            "occurred_at": pa.array(np.full(len(order), 1_735_689_600_000_000), pa.timestamp("us", "UTC")),
-            "amount": pa.array([Decimal("1.00")] * len(order), pa.decimal128(18, 2)),
-        }
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import ground
+from benchmarks import ground, writing
 from benchmarks.harness import show
 
 
@@ -16,7 +17,14 @@ def main() -> int:
     parser.add_argument("--orders", type=int, default=1_000_000, help="orders in the log (about 3.35 events each)")
     parser.add_argument("--json", type=Path, default=None, help="also write the table to this file")
     arguments = parser.parse_args()
-    return 0 if show(list(ground.run(arguments.orders)), as_json=arguments.json) else 1
+    results = [*ground.run(arguments.orders), *writing.run(arguments.orders)]
+    if find_spec("eventsourcing") is None:
+        print("The comparison with eventsourcing is left out: it is not installed (pip install -e .[bench]).")
+    else:
+        from benchmarks import peers
+
+        results += peers.run(arguments.orders)
+    return 0 if show(results, as_json=arguments.json) else 1
 
 
 if __name__ == "__main__":

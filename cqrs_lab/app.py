@@ -1,6 +1,6 @@
 """The lab: one store with its write side and its read side; the only module that sees both.
 
-Owns the wiring and nothing else: a log, an event store, a command bus, servings, a query bus.
+Owns the wiring and nothing else: a log, an event store, a command bus, sagas, servings, a query bus.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID, uuid4
+
+import pyarrow as pa
 
 from cqrs_lab.database import MEMORY, Database
 from cqrs_lab.errors import DeclarationError
@@ -23,10 +25,18 @@ from cqrs_lab.read.query_bus import QueryBus
 from cqrs_lab.read.serving import Served, ServedAs, Servings
 from cqrs_lab.read.time_travel import Moment, Past, as_of
 from cqrs_lab.rows import Rows
+from cqrs_lab.subscriptions import Follower
+from cqrs_lab.trace import Trace, trace
+from cqrs_lab.write.append_table import append_table
 from cqrs_lab.write.bulk import Table
-from cqrs_lab.write.command_bus import CommandBus, Receipt
-from cqrs_lab.write.decider import Decider
+from cqrs_lab.write.command_bus import CommandBus
+from cqrs_lab.write.decider import Decider, Service
 from cqrs_lab.write.event_store import EventStore
+from cqrs_lab.write.middleware import Middleware, Policy, Receipt
+from cqrs_lab.write.sagas import Process, Saga
+
+if TYPE_CHECKING:
+    from cqrs_lab.shop import PaymentGateway
 
 
 @dataclass(frozen=True)
@@ -37,11 +47,19 @@ class Domain:
         deciders: the write side, one for each category of streams.
         read_models: the read side; a model that reads another one comes after it.
         queries: the questions that can be asked.
+        services: the world outside that commands can reach.
+        sagas: processes over several streams; each is set to work by `Lab.follow`.
+        policy: (command, who sends it) -> None when that is allowed, else the reason why not.
+        middleware: what else happens around every command (see `cqrs_lab.write.middleware`), outermost first.
     """
 
     deciders: Sequence[Decider] = ()
     read_models: Sequence[ReadModel] = ()
     queries: Sequence[type[Query]] = ()
+    services: Sequence[Service] = ()
+    sagas: Sequence[Saga] = ()
+    policy: Policy | None = None
+    middleware: Sequence[Middleware] = ()
 
 
 class Lab:
@@ -73,10 +91,11 @@ class Lab:
         database = Database.open(path, read_only=read_only, threads=threads)
         try:
             self.domain = domain
-            self._deciders = {decider.category: decider for decider in domain.deciders}
-            if len(self._deciders) != len(domain.deciders):
-                raise DeclarationError("two deciders have the same category; a category has one owner")
-            self._log = Log(database, [decider.log_category for decider in domain.deciders])
+            owners: list[Decider | Service | Saga] = [*domain.deciders, *domain.services, *domain.sagas]
+            self._categories = {owner.log_category.name: owner.log_category for owner in owners}
+            if len(self._categories) != len(owners):
+                raise DeclarationError("two deciders, services or sagas have the same category; it has one owner")
+            self._log = Log(database, self._categories.values())
         except BaseException:
             database.release()
             raise
@@ -84,7 +103,9 @@ class Lab:
         self._release = weakref.finalize(self._log, database.release)
         try:
             self._store = EventStore(self._log, clock=clock, new_id=new_id)
-            self._commands = CommandBus(self._store, domain.deciders)
+            handlers = [*domain.deciders, *domain.services]
+            self._commands = CommandBus(self._store, handlers, policy=domain.policy, middleware=domain.middleware)
+            self._followers: dict[str, Follower] = {}
             self._servings = Servings(self._log, domain.read_models)
             self._queries = QueryBus(self._servings, domain.queries)
         except BaseException:
@@ -101,8 +122,9 @@ class Lab:
         correlation_id: UUID | str | None = None,
         occurred_at: datetime | None = None,
         expected_version: int | None = None,
+        actor: str | None = None,
     ) -> Receipt:
-        """Carry out a command and return once its events are on disk.
+        """Carry out a command and return once its events are on disk. Safe from many threads.
 
         Args:
             command_id: an id that makes it safe to send the same command again; a fresh one when None.
@@ -110,12 +132,14 @@ class Lab:
             occurred_at: when it happened, aware; now when None.
             expected_version: the version of the stream that the sender has seen; the command is refused when the
                 stream has moved on since. None: whatever it is.
+            actor: who sends it, for the domain's policy.
 
         Returns:
             A receipt: position (of the last event), stream, version, events, command_id, correlation_id.
 
         Raises:
             RuleViolated: the domain says no.
+            NotAllowed: the policy says no.
             UnknownCommand, ConcurrencyError, IdempotencyConflict, InvalidMessage, ReadOnlyStore, StoreFull.
         """
         return self._commands.send(
@@ -124,7 +148,114 @@ class Lab:
             correlation_id=correlation_id,
             occurred_at=occurred_at,
             expected_version=expected_version,
+            actor=actor,
         )
+
+    def send_many(
+        self,
+        commands: Iterable[Command],
+        *,
+        command_ids: Sequence[UUID | str] | None = None,
+        correlation_id: UUID | str | None = None,
+        occurred_at: datetime | None = None,
+        actor: str | None = None,
+    ) -> list[Receipt]:
+        """Carry out commands in their order, in one durable transaction: all of them, or none.
+
+        Each is decided on what those before it led to.
+
+        Args:
+            command_ids: an id for each command, to make them safe to send again; fresh ones when None.
+            correlation_id: the story that they belong to; a fresh one for each when None.
+            occurred_at: when they happened, aware; now when None.
+            actor: who sends them, for the domain's policy.
+
+        Returns:
+            A receipt for each command.
+
+        Raises:
+            As `send` does; a note on the error says which command it was.
+        """
+        return self._commands.send_many(
+            list(commands),
+            command_ids=command_ids,
+            correlation_id=correlation_id,
+            occurred_at=occurred_at,
+            actor=actor,
+        )
+
+    @property
+    def middleware(self) -> list[str]:
+        """What happens around every command, outermost first."""
+        return [getattr(step, "__name__", type(step).__name__.lower()) for step in self._commands.middleware]
+
+    def command_times(self) -> Rows:
+        """Return how long the latest commands of this lab took.
+
+        Returns:
+            Rows with command, outcome ("done" or the name of an error) and ms.
+        """
+        noted = [(name, outcome, seconds * 1000) for name, outcome, seconds in list(self._commands.times.noted)]
+        columns = list(zip(*noted, strict=True)) or [(), (), ()]
+        kinds = {"command": pa.string(), "outcome": pa.string(), "ms": pa.float64()}
+        arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds.values(), strict=True)]
+        return Rows.of(self._log, pa.table(arrays, names=list(kinds)))
+
+    def follow(self, saga: Saga | str, *, after: int | None = None) -> Follower:
+        """Set a saga to work; it reacts to new events at every `catch_up`, its own or the lab's.
+
+        Args:
+            saga: one of the domain's sagas, or its name.
+            after: the position to begin behind when it works on this store for the first time: None for the head, so
+                that it leaves history alone, 0 for all of the log.
+
+        Returns:
+            The follower: `.catch_up()`, `.position`.
+
+        Raises:
+            DeclarationError: the domain declares no such saga.
+        """
+        name = saga if isinstance(saga, str) else saga.name
+        found = next((s for s in self.domain.sagas if s.name == name), None)
+        if found is None:
+            known = ", ".join(s.name for s in self.domain.sagas) or "none"
+            raise DeclarationError(f"the domain declares no saga {name!r}; there are {known}")
+        if name not in self._followers:
+            process = Process(found, self._commands)
+            self._followers[name] = Follower(self._log, name, "saga", found.followed, process.handle, after)
+        return self._followers[name]
+
+    def forget(self, id: str, category: str | None = None) -> int:
+        """Erase the personal data of one thing, such as a customer: from the log's side tables and all read models.
+
+        The events stay, without what told who it was; so does every answer about the past. Copies of the store made
+        before keep what they have, and unused blocks of the file may until they are used again: `backup` makes a
+        copy without.
+
+        Args:
+            id: the id of the stream, such as a customer's.
+            category: its category; not needed while only one has personal fields.
+
+        Returns:
+            How many events were changed by it.
+
+        Raises:
+            DeclarationError: no category, or several, have personal fields.
+        """
+        personal = [c for c in self._categories.values() if c.personal and category in (None, c.name)]
+        if len(personal) != 1:
+            known = ", ".join(c.name for c in self._categories.values() if c.personal) or "none"
+            raise DeclarationError(f"say which category with personal fields to forget {id!r} in; there are {known}")
+        with self._servings.remaking(personal[0].table) as stale:
+            return self._store.forget(personal[0], id, stale)
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Write a consistent copy of the store, while it is open and in use; another notebook can then open it.
+
+        Raises:
+            StoreError: there is something at that path already, or it cannot be written.
+        """
+        self._log.database.copy_to(path)
 
     def append_table(self, category: str, table: Table) -> int:
         """Append a table of events, in its own order: all of them, or none.
@@ -143,10 +274,10 @@ class Lab:
         Raises:
             InvalidTable: a column or a row breaks a rule; the first bad row is named.
         """
-        decider = self._deciders.get(category)
-        if decider is None:
-            raise DeclarationError(f"there is no category {category!r}; there are {', '.join(self._deciders)}")
-        return self._store.append_table(decider.log_category, table)
+        found = self._categories.get(category)
+        if found is None:
+            raise DeclarationError(f"there is no category {category!r}; there are {', '.join(self._categories)}")
+        return append_table(self._store, found, table)
 
     # -- the log ---------------------------------------------------------------------------------------------------
 
@@ -181,6 +312,17 @@ class Lab:
             stream=stream, category=category, types=types, after=after, correlation_id=correlation_id
         )
 
+    def trace(self, correlation_id: UUID | str) -> Trace:
+        """Tell the story behind a correlation id: what was asked, what happened, what followed, what changed.
+
+        Returns:
+            Rows, in order, that print as a story: position, kind (command, saga, event or row), name (of the command's
+            or event's type, or of the read model), about (the stream, or the key of the row), by (the saga), at (when
+            it was recorded) and detail (the event's fields as JSON, or what changed in the row).
+        """
+        sagas = [saga.name for saga in self.domain.sagas]
+        return trace(self._log, self._servings, self.domain.read_models, sagas, correlation_id)
+
     # -- the read side ---------------------------------------------------------------------------------------------
 
     def serve(self, model: ReadModel | str, as_: ServedAs = "projection", mode: str = "manual") -> Served:
@@ -199,7 +341,9 @@ class Lab:
         return self._servings.serve(model, as_, mode)
 
     def catch_up(self) -> int:
-        """Move every projection to the head and return the head."""
+        """Let every saga react to what is new, move every projection to the head, and return the head."""
+        for follower in self._followers.values():
+            follower.catch_up()
         return self._servings.catch_up()
 
     def lag(self) -> Rows:
@@ -261,7 +405,7 @@ class Lab:
         self.close()
 
     def __repr__(self) -> str:
-        categories = ", ".join(self._deciders)
+        categories = ", ".join(self._categories)
         return f"<Lab {self.path}: {self.head:,} events in {categories}>"
 
 
@@ -272,13 +416,23 @@ def open_shop(
     threads: int | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     new_id: Callable[[], UUID] = uuid4,
+    gateway: PaymentGateway | None = None,
+    policy: Policy | None = None,
 ) -> Lab:
-    """Open a lab over the example shop: orders and customers (see `cqrs_lab.shop`); arguments as for Lab."""
+    """Open a lab over the example shop (see `cqrs_lab.shop`); other arguments as for Lab.
+
+    Args:
+        gateway: what takes payments; a simulated one that approves when None.
+        policy: who may send which command; everybody all when None.
+    """
     from cqrs_lab import shop
 
     domain = Domain(
-        deciders=[shop.orders, shop.customers],
+        deciders=[shop.orders, shop.customers, shop.products],
         read_models=[shop.order_summary, shop.daily_orders],
         queries=[shop.OrderDetails, shop.OrdersOfCustomer],
+        services=[shop.payments(gateway or shop.SimulatedGateway())],
+        sagas=[shop.fulfilment],
+        policy=policy,
     )
     return Lab(path, domain=domain, read_only=read_only, threads=threads, clock=clock, new_id=new_id)

@@ -1,6 +1,7 @@
 """Categories: the columns that event classes become, and the way back to event objects.
 
-Owns the mapping between the fields of a category's events and the typed columns of its table. Touches no database.
+Owns the mapping between the fields of a category's events and the typed columns of its table, and the SELECT that lifts
+old versions of events to the present one. Touches no database.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from pydantic.fields import FieldInfo
 
 from cqrs_lab.database import quote
 from cqrs_lab.errors import DeclarationError, UnknownEventType, UnsupportedField
-from cqrs_lab.messages import Event, decimal_limits, refused, unwrap, utc
+from cqrs_lab.messages import PERSONAL, Event, decimal_limits, refused, unwrap, utc
+from cqrs_lab.syntax import pure
 
 ENVELOPE = {
     "position": "BIGINT PRIMARY KEY",
@@ -104,7 +106,13 @@ class Category:
         events: the event classes, each a subclass of Event.
 
     Raises:
-        DeclarationError: names collide, a field changes its type between events, the key is not in every event.
+        DeclarationError: names collide, a field changes its type between events, the key is not in every event, an
+            upcast is missing or not a function of the event.
+
+    Attributes:
+        types: name of an event type -> its class.
+        columns: field -> type of its column.
+        personal: the fields that are kept beside the log.
     """
 
     name: str
@@ -112,9 +120,11 @@ class Category:
     events: Sequence[type[Event]]
     types: Mapping[str, type[Event]] = field(init=False)
     columns: Mapping[str, str] = field(init=False)
+    personal: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
         check_name("category", self.name)
+        personal: set[str] = set()
         types_: dict[str, type[Event]] = {}
         columns: dict[str, str] = {self.key: "VARCHAR"}
         folded = {self.key.lower(): self.key}
@@ -122,6 +132,7 @@ class Category:
             if event.__name__ in types_:
                 raise DeclarationError(f"category {self.name!r} declares two events named {event.__name__}")
             types_[event.__name__] = event
+            _check_upcasts(event)
             if column_type(_field(event, self.key, self.name).annotation, where=self.key) != "VARCHAR":
                 raise DeclarationError(f"{event.__name__}.{self.key} names a stream, so it must be a str")
             for name, info in event.model_fields.items():
@@ -136,13 +147,70 @@ class Category:
                         f"{folded[name.lower()]} {columns[folded[name.lower()]]}; a field has one name and one type "
                         "in a category"
                     )
+                if PERSONAL in info.metadata + unwrap(info.annotation)[1]:
+                    personal.add(name)
+        for name in personal:
+            if any(PERSONAL not in e.model_fields[name].metadata for e in self.events if name in e.model_fields):
+                raise DeclarationError(f"{self.name}.{name} is personal in one event and not in another")
         object.__setattr__(self, "types", types_)
         object.__setattr__(self, "columns", columns)
+        object.__setattr__(self, "personal", frozenset(personal))
 
     @property
     def table(self) -> str:
         """Name of the table that holds the category's events."""
         return f"{self.name}_events"
+
+    @property
+    def personal_table(self) -> str:
+        """Name of the table that holds the personal fields of the category's events, by position."""
+        return f"{self.name}_personal"
+
+    def upcast(self, select: str, columns: Mapping[str, str], versions: Iterable[tuple[str, int]]) -> str:
+        """Return a SELECT of events in which every version is lifted to the one declared now.
+
+        Args:
+            select: a SELECT of the stored events.
+            columns: the columns that it has, with their types.
+            versions: the (type, schema_version) that it may hold.
+        """
+        there = set(columns)
+        oldest = {name: version for name, version in sorted(versions, reverse=True) if name in self.types}
+        for name, first in sorted(oldest.items()):
+            for version in range(first, self.types[name].schema_version):
+                this = f"type = '{name}' AND schema_version = {version}"
+                upcast = self.types[name].upcasts[version]
+                cases = [f"CASE WHEN {this} THEN {version + 1}::SMALLINT ELSE schema_version END AS schema_version"]
+                added = ""
+                for field_, expression in upcast.items():
+                    made, column = f"({expression}\n)", quote(field_)
+                    if field_ in columns:
+                        made = f"CAST({made} AS {columns[field_]})"
+                    if field_ in there:
+                        cases.append(f"CASE WHEN {this} THEN {made} ELSE {column} END AS {column}")
+                    else:
+                        added += f", CASE WHEN {this} THEN {made} END AS {column}"
+                there |= set(upcast)
+                select = f"SELECT * REPLACE ({', '.join(cases)}){added} FROM ({select})"
+        return select
+
+    def check_versions(self, versions: Iterable[tuple[str, int]]) -> None:
+        """Refuse events of a version that the domain does not know.
+
+        Raises:
+            UnknownEventType: names the type and the version.
+        """
+        for name, version in versions:
+            event = self.types.get(name)
+            if event is not None and not 1 <= version <= event.schema_version:
+                raise self._unknown(name, version)
+
+    def _unknown(self, name: str, version: int) -> UnknownEventType:
+        known = ", ".join(f"{t} v{c.schema_version}" for t, c in self.types.items())
+        return UnknownEventType(
+            f"the log holds {name} v{version} in category {self.name!r}, which declares {known}; "
+            "open it with a domain that declares it, or with a newer version of the program"
+        )
 
     def stream(self, id: str) -> str:
         """Return the name of the stream of one thing."""
@@ -164,12 +232,8 @@ class Category:
             UnknownEventType: the domain declares no such type, or only older versions of it.
         """
         event = self.types.get(type_name)
-        if event is None or schema_version > event.schema_version:
-            known = ", ".join(f"{t} v{c.schema_version}" for t, c in self.types.items())
-            raise UnknownEventType(
-                f"the log holds {type_name} v{schema_version} in category {self.name!r}, which declares {known}; "
-                "open it with a domain that declares it, or with a newer version of the program"
-            )
+        if event is None or schema_version != event.schema_version:
+            raise self._unknown(type_name, schema_version)
         given = {
             name: aware_value(fields[name])
             for name, info in event.model_fields.items()
@@ -190,6 +254,23 @@ def _field(event: type[Event], name: str, category: str) -> FieldInfo:
     return event.model_fields[name]
 
 
+def _check_upcasts(event: type[Event]) -> None:
+    wanted = set(range(1, event.schema_version))
+    if set(event.upcasts) != wanted:
+        raise DeclarationError(
+            f"{event.__name__} is at schema_version {event.schema_version} and has upcasts from "
+            f"{sorted(event.upcasts) or 'none'}; declare one from each of {sorted(wanted) or 'none'}, empty when all "
+            "fields stayed as they were"
+        )
+    for version, upcast in event.upcasts.items():
+        for name, expression in upcast.items():
+            if not pure(f"({expression}\n)"):
+                raise DeclarationError(
+                    f"the upcast of {event.__name__}.{name} from version {version} is not an SQL expression over the "
+                    f"event's own columns: {expression!r}"
+                )
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return {name: _plain(inner) for name, inner in value.__dict__.items()}
@@ -199,6 +280,8 @@ def _plain(value: Any) -> Any:
         return naive(value)
     if isinstance(value, enum.Enum):
         return value.value
+    if isinstance(value, UUID):
+        return str(value)
     return value
 
 

@@ -220,6 +220,26 @@ def status(
     )
 
 
+@app.command(epilog=_examples("trace story-1 --db shop.duckdb", "trace story-1 --db shop.duckdb --json"))
+def trace(
+    correlation_id: Annotated[str, typer.Argument(metavar="CORRELATION_ID", help="As a receipt or an event has it.")],
+    db: Annotated[Path, typer.Option("--db", metavar="FILE", help="The store; it is opened read-only.")],
+    as_json: Json = False,
+) -> None:
+    """Tell the story behind a correlation id.
+
+    The commands, the events they led to, the steps of sagas, and the rows of read models that changed, in order.
+    """
+    with open_shop(db, read_only=True) as lab:
+        story = lab.trace(correlation_id)
+        if as_json:
+            _print_json([{**row, "at": row["at"] and row["at"].isoformat()} for row in story.dicts()])
+        elif len(story):
+            print(repr(story))  # noqa: T201  as it is: wrapped lines would hide which belongs to which
+        else:
+            _fail(f"nothing in {db} carries the correlation id {correlation_id}; receipts and lab.events() show it")
+
+
 def _status(log: Log) -> dict[str, Any]:
     """Return what `status` shows; times in ISO format, UTC."""
     ask, head, now = log.database.execute, log.head, datetime.now(UTC)
@@ -239,7 +259,7 @@ def _status(log: Log) -> dict[str, Any]:
         reached = head if served_as == "view" else position
         oldest = log.recorded_after(reached) if reached < head else None
         model = models.get(name.lower())
-        same = model is not None and model.fingerprint(models) == fingerprint
+        same = served_as == "saga" or (model is not None and model.fingerprint(models, log.source) == fingerprint)
         servings.append(
             {
                 "model": name,

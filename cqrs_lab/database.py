@@ -62,6 +62,13 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def literal(text: str) -> str:
+    """Return text as an SQL string, for statements that take no parameters."""
+    if "\0" in text:
+        raise QueryFailed(f"{text!r} holds a NUL")
+    return "'" + text.replace("'", "''") + "'"
+
+
 class _Cursor:
     """A connection of one thread's own, and who is using it now."""
 
@@ -88,7 +95,8 @@ class Database:
         self.path = path
         self.read_only = read_only
         self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
-        self._guard = threading.RLock()  # of _locks and _cursors
+        self._guard = threading.RLock()  # of _locks, _cursors and _statements
+        self._statements: LRUCache[str, Any] = LRUCache(500)
         self._cursors: WeakSet[_Cursor] = WeakSet()  # a thread that ends takes its cursor with it
         self._users = 0
         self._written = False
@@ -223,6 +231,35 @@ class Database:
             names = ", ".join(kind.name for kind in kinds) or "nothing"
             raise QueryFailed(f"a question is one SELECT; this text holds {names}: {sql.strip()[:200]}")
 
+    def checkpoint(self) -> None:
+        """Fold the write-ahead log into the file, so that it no longer holds what was deleted since."""
+        if self.path != MEMORY:
+            self.execute("FORCE CHECKPOINT")
+
+    def copy_to(self, path: str | os.PathLike[str]) -> None:
+        """Write a copy of the database, as it is at one moment, to a new file.
+
+        Raises:
+            StoreError: there is something at that path already, or it cannot be written; nothing is left behind.
+        """
+        target = Path(_real_path(path))
+        if target.exists():
+            raise StoreError(f"{target} is there already; a copy goes to a new file")
+        if not target.parent.is_dir():
+            raise StoreMissing(f"the folder {target.parent} does not exist; make it first")
+        # Under another name until it is whole: whoever finds a copy under its own name can rely on it.
+        part, name = target.with_name(f"{target.name}.part"), f"copy_{os.getpid()}_{threading.get_ident()}"
+        try:
+            self.execute(f"ATTACH {literal(str(part))} AS {quote(name)}")
+            try:
+                self.execute(f"COPY FROM DATABASE {quote(self.catalog)} TO {quote(name)}")
+            finally:
+                self.execute(f"DETACH {quote(name)}")
+            part.replace(target)
+        finally:
+            for left in (part, *wal.logs_of(part)):
+                left.unlink(missing_ok=True)
+
     @contextmanager
     def registered(self, table: pa.Table, name: str) -> Iterator[str]:
         """Let SQL of this thread read an Arrow table under `name`; yields the quoted name."""
@@ -325,11 +362,14 @@ class Database:
 
     def _parsed(self, cursor: duckdb.DuckDBPyConnection, sql: str) -> Any:
         """The parse of a statement with parameters, which comes again and again: a lookup 0.27 ms, not 0.37 ms."""
-        statements: LRUCache[str, Any] = self._local.__dict__.setdefault("statements", LRUCache(200))
-        if sql not in statements:
+        with self._guard:
+            known = self._statements.get(sql)
+        if known is None:
             found = cursor.extract_statements(sql)
-            statements[sql] = found[0] if len(found) == 1 else sql
-        return statements[sql]
+            known = found[0] if len(found) == 1 else sql
+            with self._guard:
+                self._statements[sql] = known
+        return known
 
     def _use(self, cursor: _Cursor, call: Callable[[duckdb.DuckDBPyConnection], T], sql: str) -> T:
         with cursor.busy:

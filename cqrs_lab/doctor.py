@@ -13,7 +13,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,10 +25,9 @@ from cqrs_lab import shop
 from cqrs_lab.app import open_shop
 from cqrs_lab.categories import Category
 from cqrs_lab.database import Database, quote
-from cqrs_lab.errors import CqrsLabError, NotAStore, StoreCorrupt, StoreError, StoreFormatError
+from cqrs_lab.errors import CqrsLabError, DeclarationError, NotAStore, StoreCorrupt, StoreError, StoreFormatError
 from cqrs_lab.log import FORMAT, TABLES, Log
 from cqrs_lab.read.models import ReadModel
-from cqrs_lab.write.decider import Decider
 
 FIRST_NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "00_start_here.ipynb"
 
@@ -170,14 +169,17 @@ def _chart() -> str:
 
 @contextmanager
 def reading(path: str | os.PathLike[str]) -> Iterator[Log]:
-    """Open a store of any domain read-only and yield its log.
+    """Open a store of any domain read-only and yield its log; what it shares with the shop is read as the shop does.
 
     Raises:
         StoreMissing, StoreLocked, StoreCorrupt, NotAStore, StoreFormatError.
     """
     database = Database.open(path, read_only=True)
     try:
-        yield Log(database, [])
+        log = Log(database, [])
+        with suppress(DeclarationError, StoreFormatError):  # a category of that name in another domain
+            log = Log(database, [c for c in shop_categories() if c.name in log.heads.tables])
+        yield log
     finally:
         database.release()
 
@@ -190,7 +192,7 @@ def scan(path: str | os.PathLike[str]) -> list[Finding]:
     """
     try:
         with reading(path) as log:
-            return [Finding("format", "OK", f"store format {FORMAT}"), *_Scan(log.database).findings()]
+            return [Finding("format", "OK", f"store format {FORMAT}"), *_Scan(log).findings()]
     except NotAStore:
         raise
     except (StoreCorrupt, StoreFormatError) as error:
@@ -200,6 +202,12 @@ def scan(path: str | os.PathLike[str]) -> list[Finding]:
 def shop_models() -> dict[str, ReadModel]:
     """Return the shop's read models by lower-case name."""
     return {model.name.lower(): model for model in vars(shop).values() if isinstance(model, ReadModel)}
+
+
+def shop_categories() -> list[Category]:
+    """Return the categories of events that the shop declares."""
+    with open_shop() as lab:
+        return list(lab._log.categories.values())
 
 
 def damaged_blocks(file: Path) -> list[int] | None:
@@ -229,18 +237,17 @@ def _checksum(words: npt.NDArray[np.uint64]) -> np.uint64:
 class _Scan:
     """One look through one store."""
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
+    def __init__(self, log: Log) -> None:
+        self.log, self.database = log, log.database
         self.models = shop_models()
-        self.declared: dict[str, Category] = {
-            decider.category: decider.log_category for decider in vars(shop).values() if isinstance(decider, Decider)
-        }
+        self.declared: dict[str, Category] = {category.name: category for category in shop_categories()}
 
     def findings(self) -> Iterator[Finding]:
         """Yield what every check saw, what can be read first."""
         keys: dict[str, str] = dict(self.database.execute("SELECT category, key FROM categories ORDER BY category"))
         self.tables = {category: f"{category}_events" for category in keys}
-        for table in [*TABLES, *self.tables.values()]:
+        personal = [f"{category}_personal" for category in self.log.heads.personal]
+        for table in [*TABLES, *self.tables.values(), *personal]:
             yield _run(f"table {table}", lambda table=table: self._readable(table))  # type: ignore[misc]
         yield self._blocks()
         if not self.tables:
@@ -381,6 +388,8 @@ class _Scan:
 
     def _serving(self, name: str, served_as: str, fingerprint: str, position: int) -> Finding:
         check = f"{name} as {served_as}"
+        if served_as == "saga":
+            return Finding(check, "OK", f"has seen the log up to position {position:,}")
         model = self.models.get(name.lower())
         if model is None:
             return Finding(check, "NOTE", "not a read model of the shop, so its rows were not compared")
@@ -389,10 +398,10 @@ class _Scan:
             head = self.database.execute(f"SELECT coalesce(max(position), 0) {self._all()}")[0][0]
             if position > head:
                 raise _Failed(f"it claims position {position:,}, but the log ends at {head:,}", _REBUILD)
-            if fingerprint != model.fingerprint(self.models):
+            if fingerprint != model.fingerprint(self.models, self.log.source):
                 raise _Failed("its rows come from another SELECT than the one declared now", _REBUILD)
             upto = head if served_as == "view" else position
-            text = model.expanded(self.models, lambda t: f"SELECT * FROM {quote(t)} WHERE position <= {int(upto)}")
+            text = model.expanded(self.models, lambda table: self.log.window(table, to=upto))
             columns = ", ".join(quote(row[0]) for row in self.database.execute(f"DESCRIBE {text}"))
             stored = f"SELECT {columns} FROM {quote(served_as)}.{quote(name)}"
             wanted = f"SELECT {columns} FROM ({text}\n)"

@@ -14,6 +14,7 @@ or the branch that you can do something about::
     ├── CommandError
     │   ├── UnknownCommand               no decider handles it
     │   ├── RuleViolated                 the decider said no: `.rule` and `.state`
+    │   ├── NotAllowed                   the policy said no: whoever sent it may not
     │   ├── ConcurrencyError             the stream moved on: `.expected` and `.actual`
     │   └── IdempotencyConflict          the command id was used for another command
     ├── QueryError
@@ -123,6 +124,10 @@ class RuleViolated(CommandError):
         super().__init__(f"the rule {rule!r} does not hold: the state is {state}; nothing was stored")
         self.rule = rule
         self.state = state
+
+
+class NotAllowed(CommandError):
+    """The policy does not allow whoever sent a command to send it."""
 
 
 class ConcurrencyError(CommandError):

@@ -5,14 +5,18 @@ reading. Appending is the write side's (`write/event_store.py`); this module nev
 
 Layout: `order_events` has the envelope and one column for each field of the category's events. A SELECT reads the
 columns it names and no more, which is why a fold over the log runs at millions of events a second: reading a field
-that most events lack takes 9 ms from a column, 160 ms from JSON text (3.35 M events, 2 cores).
+that most events lack takes 9 ms from a column, 160 ms from JSON text (3.35 M events, 2 cores). Personal fields stand
+in a table beside it (`customer_personal`), by position: the log itself is only ever appended to, and what tells who
+somebody is can still be erased. `source` puts them together again and lifts old versions of events to the present one;
+streams, read models and questions about the past all read through it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
@@ -25,10 +29,10 @@ from cqrs_lab.errors import DeclarationError, NotAStore, StoreFormatError
 from cqrs_lab.messages import Event, Recorded
 from cqrs_lab.rows import Rows
 
-FORMAT = 1
+FORMAT = 2
 APPEND = "append"  # the lock under which the log grows
 
-TABLES = ("store", "categories", "streams", "commands", "servings")
+TABLES = ("store", "categories", "streams", "commands", "servings", "snapshots")
 
 
 @dataclass
@@ -39,15 +43,28 @@ class Heads:
         position: the last committed position; readers go no further.
         recorded_at: the latest recorded_at, so that it never decreases.
         stream_no: the last number given to a stream.
-        tables: the categories in the file, also those that a domain does not declare, with their fields.
-        streams: (stream_no, version) of streams written lately; only appends touch it, under the append lock.
+        tables: the categories in the file, also those that a domain does not declare: field -> type of its column.
+        personal: the personal fields among them, in the same shape.
+        versions: category -> the (type, schema_version) that its table holds.
+        appender: the thread that is appending.
+        streams: (stream_no, version) of streams written lately; only appends change it, under the append lock.
     """
 
     position: int = 0
     recorded_at: datetime = datetime.min
     stream_no: int = 0
-    tables: dict[str, list[str]] = field(default_factory=dict)
+    tables: dict[str, dict[str, str]] = field(default_factory=dict)
+    personal: dict[str, dict[str, str]] = field(default_factory=dict)
+    versions: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
+    appender: int | None = None
     streams: LRUCache[str, tuple[int, int]] = field(default_factory=lambda: LRUCache(100_000))
+
+    def known(self, stream: str) -> tuple[int, int] | None:
+        """Return (stream_no, version) of a stream, None when it is not known; from any thread."""
+        try:
+            return self.streams[stream]
+        except KeyError:  # get() looks twice, and an append may be in between
+            return None
 
 
 _HEADS: WeakKeyDictionary[Database, Heads] = WeakKeyDictionary()
@@ -77,7 +94,7 @@ class Log:
             self._prepare()
             new = database not in _HEADS
             self.heads = _HEADS.setdefault(database, Heads())
-            self.heads.tables = self._tables()
+            self.heads.tables, self.heads.personal = self._tables("events"), self._tables("personal")
             if new:
                 self.reload()
 
@@ -95,25 +112,81 @@ class Log:
         number = self.stream_no(stream)
         return [] if number is None else self.read_numbered(category, stream, number)
 
-    def read_numbered(self, category: Category, stream: str, number: int) -> list[Recorded]:
-        """Return the events of the stream of that number in order of version."""
+    def read_numbered(self, category: Category, stream: str, number: int, after: int = 0) -> list[Recorded]:
+        """Return the events of the stream of that number, after a position, in order of version."""
+        if after:
+            return self._recorded(category, "stream_no = ? AND position > ?", [number, after], stream)
         return self._recorded(category, "stream_no = ?", [number], stream)
+
+    def read_many(self, category: Category, ids: Sequence[str]) -> dict[str, list[Recorded]]:
+        """Return the events of many streams, each in order of version; an id without a stream is left out."""
+        # The values as one list: the text of the statement does not grow with them.
+        found = self.database.execute(
+            "SELECT stream_no, stream FROM streams WHERE stream IN (SELECT unnest(CAST(? AS VARCHAR[])))",
+            [[category.stream(id) for id in ids]],
+        )
+        streams: dict[int, str] = dict(found)
+        read: dict[str, list[Recorded]] = {stream: [] for stream in streams.values()}
+        where = "stream_no IN (SELECT unnest(CAST(? AS INTEGER[])))"
+        for recorded in self._recorded(category, where, [list(streams)], streams) if streams else ():
+            read[recorded.stream].append(recorded)
+        return read
 
     def read_positions(self, category: Category, id: str, first: int, last: int) -> list[Recorded]:
         """Return the events of one stream between two positions, both included."""
         return self._recorded(category, "position BETWEEN ? AND ?", [first, last], category.stream(id))
 
+    def read_events(self, types: Sequence[type[Event]], after: int, to: int, limit: int) -> list[Recorded]:
+        """Return at most `limit` events of these types between two positions, the second included, in order."""
+        parts = (
+            self._recorded(
+                category,
+                "position > ? AND position <= ? AND list_contains(?, type)",
+                [after, to, names],
+                None,
+                f"position LIMIT {int(limit)}",
+            )
+            for category, names in self._owners(types)
+        )
+        return sorted(chain.from_iterable(parts), key=lambda recorded: recorded.position)[:limit]
+
+    def read_about(self, types: Sequence[type[Event]], keys: Mapping[str, str], to: int) -> list[Recorded]:
+        """Return the events of these types that have one of these fields equal to its value, in order of position.
+
+        Args:
+            keys: field -> value; of each category the first that it has counts.
+        """
+        found: list[Recorded] = []
+        for category, names in self._owners(types):
+            key = next(key for key in keys if key in category.columns)
+            where, params = "list_contains(?, type) AND position <= ?", [names, to]
+            if key == category.key:  # the index of the streams instead of a look at every event
+                where, params = f"{where} AND stream_no = ?", [*params, self.stream_no(category.stream(keys[key])) or 0]
+            else:
+                where, params = f"{where} AND {quote(key)} = ?", [*params, keys[key]]
+            found += self._recorded(category, where, params, None)
+        return sorted(found, key=lambda recorded: recorded.position)
+
+    def _owners(self, types: Sequence[type[Event]]) -> list[tuple[Category, list[str]]]:
+        """The categories that declare these types, each with their names."""
+        owners = [
+            (category, [name for name, kind in category.types.items() if kind in types])
+            for category in self.categories.values()
+        ]
+        return [(category, names) for category, names in owners if names]
+
     def stream_no(self, stream: str) -> int | None:
         """Return the number by which the tables know a stream, None when there is no such stream."""
-        cached = self.heads.streams.get(stream)
+        cached = self.heads.known(stream)
         if cached is not None:
             return cached[0]
         found = self.database.execute("SELECT stream_no FROM streams WHERE stream = ?", [stream])
         return found[0][0] if found else None
 
-    def stream_version(self, category: Category, stream_no: int) -> int:
+    def stream_version(self, stream: str, stream_no: int) -> int:
         """Return the version that a stream is at."""
-        sql = f"SELECT max(version) FROM {quote(category.table)} WHERE stream_no = ?"
+        table = f"{stream.split('/')[0]}_events"
+        sql = f"SELECT max(version) FROM {quote(table)} WHERE stream_no = ?"
         return self.database.execute(sql, [stream_no])[0][0] or 0
 
     def events(
@@ -131,7 +204,7 @@ class Log:
             Rows with position, stream, version, type, occurred_at, recorded_at, event_id, correlation_id,
             causation_id and data: the event's fields as JSON.
         """
-        tables = self.heads.tables
+        tables, head = self.heads.tables, self.head  # once: an append in between must not show in one table alone
         if category is not None and category not in tables:
             raise DeclarationError(f"there is no category {category!r}; there are {', '.join(tables) or 'none'}")
         parts: list[str] = []
@@ -140,7 +213,7 @@ class Log:
             if category not in (None, name):
                 continue
             where = ["position > ?", "position <= ?"]
-            params += [after, self.head]
+            params += [after, head]
             if stream is not None:
                 where.append("stream_no = ?")
                 params.append(self.stream_no(stream) or 0)
@@ -150,12 +223,12 @@ class Log:
             if correlation_id is not None:
                 where.append("correlation_id = ?")
                 params.append(str(correlation_id))
-            fields = ", ".join(f"{quote(c)} := {quote(c)}" for c in columns)
+            fields = ", ".join(f"{quote(c)} := {quote(c)}" for c in (*columns, *self.heads.personal.get(name, ())))
             # A merge patch onto {} drops the fields that other event types have.
             data = f"CAST(json_merge_patch('{{}}', to_json(struct_pack({fields}))) AS VARCHAR)"
             parts.append(
                 f"SELECT position, stream_no, version, type, occurred_at, recorded_at, event_id, correlation_id, "
-                f"causation_id, {data} AS data FROM {quote(f'{name}_events')} WHERE {' AND '.join(where)}"
+                f"causation_id, {data} AS data FROM ({self._whole(name)}) WHERE {' AND '.join(where)}"
             )
         if not parts:
             raise DeclarationError("the domain declares no categories, so there are no events to read")
@@ -165,6 +238,51 @@ class Log:
             f"causation_id, data FROM ({' UNION ALL '.join(parts)}) JOIN streams USING (stream_no) ORDER BY position",
             params,
         )
+
+    def source(self, table: str, *, full: bool = False) -> str | None:
+        """Return the SELECT that reads a table of events as the domain declares them now, None for the table itself.
+
+        It joins the personal fields and lifts old versions (see `Event.upcasts`).
+
+        Args:
+            full: name tables with their catalog, so that a temporary view of the same name cannot stand before them.
+                The text of a view that is kept has to do without: a copy of the file has another catalog.
+
+        Raises:
+            UnknownEventType: the table holds a version that the domain does not know.
+        """
+        category = next((c for c in self.categories.values() if c.table == table.lower()), None)
+        if category is None:
+            return None
+        versions = self.heads.versions.get(category.name, set())
+        old = [(name, v) for name, v in versions if name in category.types and v != category.types[name].schema_version]
+        if not old:
+            return self._whole(category.name, full) if category.personal else None
+        category.check_versions(old)
+        columns = self.heads.tables[category.name] | self.heads.personal.get(category.name, {})
+        return category.upcast(self._whole(category.name, full), columns, old)
+
+    def window(self, table: str, *, after: int = 0, to: int | None = None, occurred: datetime | None = None) -> str:
+        """Return the SELECT of a table's events after a position, up to another, that occurred by a time (naive UTC).
+
+        Whole numbers and times stand in the text: it may become part of a view's, which has no parameters.
+        """
+        source = self.source(table, full=True)
+        text = f"SELECT * FROM {self._named(table, True) if source is None else f'({source})'}"
+        where = [f"position > {int(after)}"] if after else []
+        where += [] if to is None else [f"position <= {int(to)}"]
+        where += [] if occurred is None else [f"occurred_at <= TIMESTAMP '{occurred}'"]
+        return f"{text} WHERE {' AND '.join(where)}" if where else text
+
+    def _named(self, table: str, full: bool) -> str:
+        return f"{quote(self.database.catalog)}.main.{quote(table)}" if full else quote(table)
+
+    def _whole(self, name: str, full: bool = False) -> str:
+        """The SELECT of one category's events as they are stored, with the personal fields that were not erased."""
+        events = f"SELECT * FROM {self._named(f'{name}_events', full)}"
+        if not self.heads.personal.get(name):
+            return events
+        return f"{events} LEFT JOIN {self._named(f'{name}_personal', full)} USING (position)"
 
     def position_recorded_by(self, moment: datetime) -> int:
         """Return the last position recorded at or before `moment`, 0 when there is none."""
@@ -198,33 +316,55 @@ class Log:
         ]
         heads.position = max((p for p, _ in ends if p is not None), default=0)
         heads.recorded_at = max((t for _, t in ends if t is not None), default=datetime.min)
+        for name in heads.tables:
+            found = self.database.execute(f"SELECT DISTINCT type, schema_version FROM {quote(f'{name}_events')}")
+            heads.versions[name] = {(kind, version) for kind, version in found}
         heads.stream_no = self.database.execute("SELECT coalesce(max(stream_no), 0) FROM streams")[0][0]
         heads.streams.clear()
 
-    def _tables(self) -> dict[str, list[str]]:
+    def _tables(self, suffix: str) -> dict[str, dict[str, str]]:
+        """Category -> field -> type of its column, of the tables with that suffix."""
         rows = self.database.execute(
-            """SELECT category, list(column_name ORDER BY column_index) FROM categories
-               JOIN duckdb_columns() ON table_name = category || '_events' AND schema_name = 'main'
+            """SELECT category, column_name, data_type FROM categories
+               JOIN duckdb_columns() ON table_name = category || '_' || ? AND schema_name = 'main'
                     AND database_name = current_database()
-               WHERE NOT list_contains(?, column_name) GROUP BY category ORDER BY category""",
-            [list(ENVELOPE)],
+               WHERE NOT list_contains(?, column_name) ORDER BY category, column_index""",
+            [suffix, list(ENVELOPE)],
         )
-        return dict(rows)
+        tables: dict[str, dict[str, str]] = {}
+        for category, column, kind in rows:
+            tables.setdefault(category, {})[column] = kind
+        return tables
 
-    def _recorded(self, category: Category, where: str, params: list[Any], stream: str) -> list[Recorded]:
+    def _recorded(
+        self,
+        category: Category,
+        where: str,
+        params: list[Any],
+        stream: str | Mapping[int, str] | None,
+        order: str = "version",
+    ) -> list[Recorded]:
+        """Events in order of version; `stream` is what they belong to, or its name by number, None: see their key."""
         columns = list(category.columns)
-        envelope = [c for c in ENVELOPE if c != "stream_no"]
+        envelope = list(ENVELOPE)
         rows = self.database.execute(
-            f"SELECT {', '.join([*envelope, *map(quote, columns)])} FROM {quote(category.table)} "
-            f"WHERE {where} ORDER BY version",
+            f"SELECT {', '.join([*envelope, *map(quote, columns)])} FROM ({self.window(category.table)}) "
+            f"WHERE {where} ORDER BY {order}",
             params,
         )
-        return [self._one(category, stream, dict(zip(envelope, row, strict=False)), columns, row) for row in rows]
+        return [self._one(category, stream, row, columns) for row in rows]
 
-    def _one(self, category: Category, stream: str, envelope: dict[str, Any], columns: list[str], row: Row) -> Recorded:
-        fields = dict(zip(columns, row[len(envelope) :], strict=True))
-        schema_version = envelope.pop("schema_version")
-        event = category.decode(envelope.pop("type"), schema_version, fields)
+    def _one(
+        self, category: Category, stream: str | Mapping[int, str] | None, row: Row, columns: list[str]
+    ) -> Recorded:
+        envelope = dict(zip(ENVELOPE, row, strict=False))
+        fields = dict(zip(columns, row[len(ENVELOPE) :], strict=True))
+        event = category.decode(envelope.pop("type"), envelope.pop("schema_version"), fields)
+        number = envelope.pop("stream_no")
+        if stream is None:
+            stream = category.stream(fields[category.key])
+        elif not isinstance(stream, str):
+            stream = stream[number]
         return Recorded(stream=stream, event=event, **{name: aware_value(value) for name, value in envelope.items()})
 
     def _prepare(self) -> None:
@@ -261,8 +401,11 @@ class Log:
             "CREATE TABLE categories (category VARCHAR PRIMARY KEY, key VARCHAR NOT NULL)",
             """CREATE TABLE streams (stream VARCHAR PRIMARY KEY, stream_no INTEGER NOT NULL,
                                      category VARCHAR NOT NULL, id VARCHAR NOT NULL)""",
-            """CREATE TABLE commands (command_id VARCHAR PRIMARY KEY, digest VARCHAR NOT NULL,
+            """CREATE TABLE commands (command_id VARCHAR PRIMARY KEY, type VARCHAR NOT NULL, digest VARCHAR NOT NULL,
+                                      stream_no INTEGER, correlation_id VARCHAR, causation_id VARCHAR,
                                       first_position BIGINT, last_position BIGINT)""",
+            """CREATE TABLE snapshots (stream_no INTEGER PRIMARY KEY, version INTEGER NOT NULL,
+                                       position BIGINT NOT NULL, code VARCHAR NOT NULL, state JSON NOT NULL)""",
             """CREATE TABLE servings (model VARCHAR, served_as VARCHAR, mode VARCHAR NOT NULL,
                                       fingerprint VARCHAR NOT NULL, position BIGINT NOT NULL,
                                       PRIMARY KEY (model, served_as))""",
@@ -274,42 +417,19 @@ class Log:
 
     def _fit_columns(self) -> None:
         stored: dict[str, str] = dict(self.database.execute("SELECT category, key FROM categories"))
+        events, personal = self._tables("events"), self._tables("personal")
         missing: list[str] = []
         for category in self.categories.values():
-            table = quote(category.table)
             key = stored.get(category.name)
             if key is None:
-                columns = [f"{name} {kind}" for name, kind in ENVELOPE.items()]
-                columns += [
-                    f"{quote(name)} {kind}{' NOT NULL' if name == category.key else ''}"
-                    for name, kind in category.columns.items()
-                ]
-                missing += [
-                    f"INSERT INTO categories VALUES ('{category.name}', '{category.key}')",
-                    f"CREATE TABLE {table} ({', '.join(columns)}, UNIQUE (stream_no, version))",
-                    # The UNIQUE key does not serve a lookup by stream: 5.7 ms -> 0.97 ms at 5 M scattered events.
-                    f"CREATE INDEX {quote(f'{category.table}_stream_no')} ON {table} (stream_no)",
-                ]
-                continue
-            if key != category.key:
+                missing.append(f"INSERT INTO categories VALUES ('{category.name}', '{category.key}')")
+                missing += self._make_tables(category)
+            elif key != category.key:
                 raise DeclarationError(
                     f"category {category.name!r} is stored with the key {key!r}, not {category.key!r}"
                 )
-            there: dict[str, str] = dict(
-                self.database.execute(
-                    "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ? AND schema_name = 'main' "
-                    "AND database_name = current_database()",
-                    [category.table],
-                )
-            )
-            for name, kind in category.columns.items():
-                if name not in there:
-                    missing.append(f"ALTER TABLE {table} ADD COLUMN {quote(name)} {kind}")
-                elif self._canonical(kind) != there[name]:
-                    raise DeclarationError(
-                        f"{category.table}.{name} is stored as {there[name]} and declared as {kind}; "
-                        "a field keeps its type. Give the new meaning a new name"
-                    )
+            else:
+                missing += self._add_columns(category, events.get(category.name, {}), personal.get(category.name, {}))
         if missing:
             if self.database.read_only:
                 raise StoreFormatError(
@@ -318,6 +438,48 @@ class Log:
             with self.database.transaction():
                 for sql in missing:
                     self.database.execute(sql)
+
+    def _make_tables(self, category: Category) -> list[str]:
+        table = quote(category.table)
+        columns = [f"{name} {kind}" for name, kind in ENVELOPE.items()]
+        columns += [
+            f"{quote(name)} {kind}{' NOT NULL' if name == category.key else ''}"
+            for name, kind in category.columns.items()
+            if name not in category.personal
+        ]
+        statements = [
+            f"CREATE TABLE {table} ({', '.join(columns)}, UNIQUE (stream_no, version))",
+            # The UNIQUE key does not serve a lookup by stream: 5.7 ms -> 0.97 ms at 5 M scattered events.
+            f"CREATE INDEX {quote(f'{category.table}_stream_no')} ON {table} (stream_no)",
+        ]
+        return statements + self._make_personal(category)
+
+    def _make_personal(self, category: Category) -> list[str]:
+        columns = "".join(f", {quote(name)} {category.columns[name]}" for name in sorted(category.personal))
+        table = quote(category.personal_table)
+        return [f"CREATE TABLE {table} (position BIGINT PRIMARY KEY{columns})"] if columns else []
+
+    def _add_columns(self, category: Category, there: Mapping[str, str], beside: Mapping[str, str]) -> list[str]:
+        """Statements that add the columns of new fields, refusing a field that is stored otherwise."""
+        missing = [] if beside else self._make_personal(category)
+        for name, kind in category.columns.items():
+            personal = name in category.personal
+            table, here, other = (
+                (category.personal_table, beside, there) if personal else (category.table, there, beside)
+            )
+            if name not in here and name in other:
+                raise DeclarationError(
+                    f"{category.name}.{name} is stored {'in' if personal else 'beside'} the log and declared as "
+                    f"{'personal' if personal else 'not personal'}; give the field a new name"
+                )
+            if name not in here and (beside or not personal):
+                missing.append(f"ALTER TABLE {quote(table)} ADD COLUMN {quote(name)} {kind}")
+            elif name in here and self._canonical(kind) != here[name]:
+                raise DeclarationError(
+                    f"{table}.{name} is stored as {here[name]} and declared as {kind}; "
+                    "a field keeps its type. Give the new meaning a new name"
+                )
+        return missing
 
     def _canonical(self, kind: str) -> str:
         """The type as DuckDB spells it."""

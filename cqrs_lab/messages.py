@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
-from typing import Annotated, Any, ClassVar, Self, Union
+from typing import Annotated, Any, ClassVar, Self, TypeVar, Union
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -30,6 +30,15 @@ Money = Annotated[Decimal, Field(max_digits=MONEY_DIGITS, decimal_places=MONEY_P
 
 Id = Annotated[str, Field(min_length=1, max_length=500)]
 """The name of one thing: a customer, an order, a product."""
+
+T = TypeVar("T")
+PERSONAL = type("PERSONAL", (), {"__repr__": lambda self: "PERSONAL"})()
+Personal = Annotated[T | None, PERSONAL]
+"""What tells who somebody is: `name: Personal[str] = None`. It is kept beside the log, where `Lab.forget` can erase it,
+and is None once it was erased."""
+
+Upcasts = Mapping[int, Mapping[str, str]]
+"""{version: {field: SQL expression over the columns of that version}}."""
 
 
 def utc(moment: datetime) -> datetime:
@@ -139,9 +148,12 @@ class Event(Message):
 
     Attributes:
         schema_version: counts the shapes that this event type has had, from 1.
+        upcasts: how a field of version n + 1 follows from the columns of version n: {n: {field: SQL expression}}.
+            A field that is not named stays as it is. Declared once, it serves streams and read models alike.
     """
 
     schema_version: ClassVar[int] = 1
+    upcasts: ClassVar[Upcasts] = {}
 
 
 class Query(Message):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import pandas as pd
 import polars
@@ -55,7 +55,7 @@ class Rows:
                 self._ask(f"SELECT * FROM (\n{bare(sql)}\n) LIMIT 0")
 
     @classmethod
-    def of(cls, source: Source, table: pa.Table) -> Rows:
+    def of(cls, source: Source, table: pa.Table) -> Self:
         """Return a table that is there already as Rows."""
         rows = cls(source, "")
         rows.__dict__["_table"] = aware(table)

@@ -11,7 +11,18 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 from cqrs_lab import Event, Lab
-from cqrs_lab.shop import OrderCancelled, OrderDelivered, OrderLine, OrderPaid, OrderPlaced, OrderShipped, orders
+from cqrs_lab.shop import (
+    OrderCancelled,
+    OrderDelivered,
+    OrderLine,
+    OrderLineAdded,
+    OrderLineRemoved,
+    OrderPaid,
+    OrderPlaced,
+    OrderRefunded,
+    OrderShipped,
+    orders,
+)
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 
@@ -31,10 +42,13 @@ events = st.one_of(
         total=money | maybe,
         freight=money | maybe,
     ),
+    st.builds(OrderLineAdded, order_id=ids, lines=lines, total=money),
+    st.builds(OrderLineRemoved, order_id=ids, removed=lines, total=money),
     st.builds(OrderPaid, order_id=ids, amount=money | maybe, method=st.just("card")),
     st.builds(OrderShipped, order_id=ids, tracking_number=st.text(min_size=1, max_size=3)),
     st.builds(OrderDelivered, order_id=ids),
     st.builds(OrderCancelled, order_id=ids, reason=st.just("changed my mind")),
+    st.builds(OrderRefunded, order_id=ids, amount=money, reason=st.just("refund") | maybe),
 )
 minutes = st.integers(0, 60 * 24 * 5)
 histories = st.lists(st.tuples(events, minutes), max_size=25)
@@ -69,6 +83,7 @@ def as_table(history: Sequence[tuple[Event, int]]) -> pa.Table:
             ("source_status", pa.string()),
             ("customer_id", pa.string()),
             ("lines", pa.list_(line)),
+            ("removed", pa.list_(line)),
             ("total", pa.decimal128(18, 2)),
             ("freight", pa.decimal128(18, 2)),
             ("amount", pa.decimal128(18, 2)),
@@ -111,16 +126,22 @@ def fold_summary(history: Iterable[tuple[Event, int]]) -> dict[str, dict[str, An
         row = rows.setdefault(event.order_id, new)
         row["version"] += 1
         row["updated_at"] = max(row["updated_at"], at)
-        stage = rank.index(type(event).__name__)
-        stages[event.order_id] = max(stages.get(event.order_id, 0), stage)
+        name = type(event).__name__
+        stages[event.order_id] = max(stages.get(event.order_id, 0), rank.index(name) if name in rank else 0)
         row["status"] = names[stages[event.order_id]]
         if isinstance(event, OrderPlaced):
             row["customer_id"] = _largest(row["customer_id"], event.customer_id)
-            row["total"] = _largest(row["total"], event.total)
-            row["item_count"] += sum(line.quantity for line in event.lines)
             row["created_at"] = _largest(row["created_at"], at)
+        if isinstance(event, (OrderPlaced, OrderLineAdded, OrderLineRemoved)) and event.total is not None:
+            row["total"] = event.total
+        if isinstance(event, (OrderPlaced, OrderLineAdded)):
+            row["item_count"] += sum(line.quantity for line in event.lines)
+        elif isinstance(event, OrderLineRemoved):
+            row["item_count"] -= sum(line.quantity for line in event.removed)
         elif isinstance(event, OrderPaid):
             row["paid"] += event.amount or 0
+        elif isinstance(event, OrderRefunded):
+            row["paid"] -= event.amount
     return rows
 
 

@@ -40,7 +40,7 @@ def test_a_table_is_the_same_as_its_rows_one_by_one(first, second):
             append(singly, history)
         columns = ["position", "stream", "version", "type", "occurred_at", "data"]
         assert as_set.events().pl().select(columns).equals(singly.events().pl().select(columns))
-        category = as_set._deciders["order"].log_category
+        category = as_set._categories["order"]
         for id in {event.order_id for event, _ in first + second}:
             ours, theirs = ([r.event for r in lab._log.read(category, id)] for lab in (as_set, singly))
             assert ours == theirs
@@ -267,7 +267,7 @@ def test_a_row_is_accepted_when_its_event_is(fields):
             assert expected is None
             assert lab.head == 0
         else:
-            assert [r.event for r in lab._log.read(lab._deciders["thing"].log_category, "t")] == [expected]
+            assert [r.event for r in lab._log.read(lab._categories["thing"], "t")] == [expected]
 
 
 def test_rules_written_in_python_are_checked_by_hand():
@@ -317,7 +317,7 @@ def test_a_stream_goes_on_after_a_table_moved_it():
     """A stream written singly, then by a table, then singly again has versions without holes."""
     event = OrderPlaced(order_id="o-1")
     with open_shop() as lab:
-        category = lab._deciders["order"].log_category
+        category = lab._categories["order"]
         lab._store.append(category, "o-1", [event])
         lab.append_table("order", table())
         assert lab._store.append(category, "o-1", [event], expected_version=2)[0].version == 3

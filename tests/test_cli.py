@@ -191,7 +191,9 @@ def test_status_tells_what_a_store_holds(store: Path) -> None:
     seen = json.loads(said.stdout)
     assert seen["head"] == EVENTS
     categories = {c["category"]: (c["events"], c["streams"]) for c in seen["categories"]}
-    assert categories == {"customer": (1, 1), "order": (EVENTS - 1, ORDERS)}
+    none = (0, 0)
+    others = {"fulfilment": none, "payment": none, "product": none}
+    assert categories == {"customer": (1, 1), "order": (EVENTS - 1, ORDERS), **others}
     assert seen["first_recorded"] == seen["first_occurred"] == "2025-01-01T00:00:00+00:00"
     assert seen["last_recorded"] > seen["first_recorded"]
     behind = {(s["model"], s["served_as"]): s["events_behind"] for s in seen["servings"]}
@@ -308,7 +310,7 @@ DAMAGE = {
     "an event nobody declares": (
         "UPDATE order_events SET type = 'OrderEaten' WHERE position = 6",
         "events of order",
-        "OrderEaten v1",
+        "OrderEaten v2",
     ),
     "an event from the future": (
         "UPDATE order_events SET schema_version = 7 WHERE position = 6",
@@ -537,3 +539,47 @@ def test_notebooks_opens_jupyterlab_at_the_first_one(tmp_path: Path) -> None:
         finally:
             server.terminate()
             server.wait(timeout=30)
+
+
+# -- trace -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a store with one order that was placed and paid under one correlation id."""
+    path = tmp_path_factory.mktemp("trace") / "shop.duckdb"
+    line = OrderLine(product_id="p-1", quantity=1, unit_price=Decimal("9.99"))
+    with open_shop(path, threads=1) as lab:
+        lab.send(PlaceOrder(order_id="o-1", customer_id="c-1", lines=(line,)), correlation_id="story-1")
+        lab.send(PayOrder(order_id="o-1", amount=Decimal("9.99")), correlation_id="story-1")
+    return path
+
+
+def test_trace_tells_a_story(told: Path) -> None:
+    """As text each step is one line however long; with --json each is an object whose times carry their offset."""
+    said = call("trace", "story-1", "--db", told)
+    assert said.exit_code == 0
+    lines = said.stdout.splitlines()
+    marks = ["▶ PlaceOrder order/o-1", "● OrderPlaced order/o-1", "≈ order_summary o-1", "≈ daily_orders"]
+    marks += ["▶ PayOrder order/o-1", "● OrderPaid order/o-1", "≈ order_summary o-1"]
+    assert len(lines) == len(marks)
+    for line, mark in zip(lines, marks, strict=True):
+        assert mark in line
+    rows = json.loads(call("trace", "story-1", "--db", told, "--json").stdout)
+    assert [row["kind"] for row in rows] == ["command", "event", "row", "row", "command", "event", "row"]
+    assert all(datetime.fromisoformat(row["at"]).utcoffset() == timedelta(0) for row in rows)
+    assert rows[-1]["detail"].startswith("status PENDING → PAID, paid 0.00 → 9.99, version 1 → 2")
+
+
+def test_trace_says_what_is_wrong(told: Path, tmp_path: Path) -> None:
+    """An id that nothing carries and a missing store give one line and exit code 1; with --json the id gives []."""
+    for arguments in (["no-story", "--db", told], ["story-1", "--db", tmp_path / "none.duckdb"]):
+        said = call("trace", *arguments)
+        assert (said.exit_code, said.stdout) == (1, "")
+        (line,) = said.stderr.splitlines()
+        assert line.startswith("Error: ")
+        assert str(arguments[2]) in line
+    assert not (tmp_path / "none.duckdb").exists()
+    said = call("trace", "no-story", "--db", told, "--json")
+    assert (said.exit_code, json.loads(said.stdout)) == (0, [])
+    assert call("trace", "--db", told).exit_code == 2

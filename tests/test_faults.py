@@ -911,6 +911,10 @@ def test_a_conflict_on_the_third_of_five_events() -> None:
             lab._store.append(orders.log_category, "o-1", paid, expected_version=0)
         assert (conflict.value.expected, conflict.value.actual) == (0, 1)
         assert lab._log.database.execute("SELECT position FROM order_events ORDER BY 1") == [(1,), (4,)]
+        # The heads are those of the tables again: numbers go on where the taken key ends, and the stream where it was.
+        assert lab.head == 4
+        assert lab._store.append(orders.log_category, "o-1", paid[:1], expected_version=1)[0].position == 5
+        assert [r.version for r in lab._log.read(orders.log_category, "o-1")] == [1, 2]
 
 
 def test_the_same_command_again(tmp_path: Path) -> None:
@@ -1004,11 +1008,11 @@ def test_an_unknown_event_type(tmp_path: Path) -> None:
         with pytest.raises(UnknownEventType, match="Deposited"):
             lab.send(Deposit(account_id="a-1", amount=5))
         assert lab.head == len(lab.events()) == 1
-    newer = type("Deposited", (Deposited,), {"schema_version": 2, "__annotations__": {}})
+    newer = type("Deposited", (Deposited,), {"schema_version": 2, "upcasts": {1: {}}, "__annotations__": {}})
     path.unlink()
     with Lab(path, domain=domain(newer)) as lab:
         store = EventStore(lab._log, clock=lambda: START, new_id=uuid4)
-        category = lab._deciders["account"].log_category
+        category = lab._categories["account"]
         store.append(category, "a-1", [newer(account_id="a-1", amount=5)])
     with Lab(path, domain=Domain(deciders=[accounts])) as lab, pytest.raises(UnknownEventType, match="2"):
         lab.send(Deposit(account_id="a-1", amount=5))

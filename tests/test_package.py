@@ -24,8 +24,8 @@ def test_the_public_names_are_kept():
         "Command", "Decider", "Domain", "Event", "Lab", "Query", "ReadModel", "open_shop",
     }  # fmt: skip
     assert set(shop.__all__) >= {
-        "CancelOrder", "DeliverOrder", "OrderDetails", "OrderLine", "OrdersOfCustomer", "PayOrder", "PlaceOrder",
-        "RegisterCustomer", "ShipOrder", "daily_orders", "order_summary",
+        "CancelOrder", "ChangeCustomerEmail", "DeliverOrder", "OrderDetails", "OrderLine", "OrdersOfCustomer", "PayOrder", "PlaceOrder",
+        "RefundOrder", "RegisterCustomer", "ShipOrder", "StockProduct", "daily_orders", "order_summary",
     }  # fmt: skip
     assert set(workbench.__all__) >= {
         "Workload", "compare_latency", "events_from_milestones", "generate", "load_olist", "time_machine",
@@ -92,11 +92,13 @@ def test_the_code_in_the_readme_runs(tmp_path, monkeypatch):
         "orders": pl.DataFrame({"order_id": ["x-1"], "ordered_at": moment, "paid_at": moment, "shipped_at": moment})
     }
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(block, names)
     with names["lab"] as lab:
-        assert lab.head == 4
+        assert lab.head == 12
+        assert lab.events(stream="order/o-3").pl()["type"].to_list()[-1] == "OrderShipped"
+        assert (tmp_path / "copy.duckdb").exists()
         assert "merge" in str(lab.serve("spent").explain())
 
 

@@ -319,8 +319,8 @@ def test_a_new_field_becomes_a_column_and_a_changed_one_is_refused(tmp_path):
     with Lab(path, domain=Domain(deciders=[accounts()])) as lab:
         lab.send(Open(account="a"))
     with Lab(path, domain=Domain(deciders=[accounts(events=[Opened, Renamed])])) as lab:
-        lab._store.append(lab._deciders["account"].log_category, "a", [Renamed(account="a", nickname="x")])
-        assert [r.event for r in lab._log.read(lab._deciders["account"].log_category, "a")] == [
+        lab._store.append(lab._categories["account"], "a", [Renamed(account="a", nickname="x")])
+        assert [r.event for r in lab._log.read(lab._categories["account"], "a")] == [
             Opened(account="a"),
             Renamed(account="a", nickname="x"),
         ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cqrs_lab.database import quote
@@ -35,17 +35,22 @@ class Explanation:
 
 
 def explain(
-    model: ReadModel, served_as: str, merge: Merge | str, models: Mapping[str, ReadModel], table: str, by_key: str
+    model: ReadModel,
+    served_as: str,
+    merge: Merge | str,
+    expanded: Callable[[ReadModel, str], str],
+    table: str,
+    by_key: str,
 ) -> Explanation:
     """Return how a serving works.
 
     Args:
         merge: how the read model merges, or the reason why it does not.
-        models: the read models that it may be built on, by lower-case name.
+        expanded: (read model, condition on the events, empty for all) -> its text with layers and sources written out.
         table: the serving's table, quoted.
         by_key: the SELECT of one row.
     """
-    text = model.expanded(models, lambda name: None)
+    text = expanded(model, "")
     if served_as == "view":
         way, reason, sql = "view", "a view runs the SELECT at every read", {"the view": text}
     elif served_as == "materialized":
@@ -54,11 +59,11 @@ def explain(
     else:
         stored = merge.stored() if isinstance(merge, Merge) else model
         keys = ", ".join(map(quote, model.keys))
-        build = f"CREATE TABLE {table} AS\n{stored.expanded(models, lambda name: None)};"
+        build = f"CREATE TABLE {table} AS\n{expanded(stored, '')};"
         sql = {"rebuild": f"{build}\nALTER TABLE {table} ADD PRIMARY KEY ({keys})"}
         if isinstance(merge, Merge):
             way, reason = "merge", "every column is made of aggregates whose halves combine"
-            fold = stored.expanded(models, lambda name: f"SELECT * FROM {quote(name)} WHERE «new events»")
+            fold = expanded(stored, "«new events»")
             sql["each batch"] = merge.statement(table, fold)
         else:
             way, reason = "recompute all", merge

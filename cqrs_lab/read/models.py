@@ -61,7 +61,7 @@ class ReadModel:
 
     def __post_init__(self) -> None:
         check_name("read model", self.name)
-        if self.name.lower() in TABLES or self.name.lower().endswith("_events"):
+        if self.name.lower() in TABLES or self.name.lower().endswith(("_events", "_personal")):
             raise ReadModelRefused(f"the name {self.name!r} is kept for a table of the log; choose another")
         try:
             tree = syntax_tree(self.sql)
@@ -123,9 +123,9 @@ class ReadModel:
 
         return self.bound(replace)
 
-    def fingerprint(self, models: Mapping[str, ReadModel]) -> str:
-        """Return what tells this SELECT, with its layers, from another one."""
-        said = f"{self.keys}\n{self.expanded(models, lambda name: None)}"
+    def fingerprint(self, models: Mapping[str, ReadModel], source: Callable[[str], str | None]) -> str:
+        """Return what tells this SELECT, with its layers and sources, from another one; arguments as of `expanded`."""
+        said = f"{self.keys}\n{self.expanded(models, source)}"
         return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
 
     def __str__(self) -> str:

@@ -148,7 +148,7 @@ class Served:
             if isinstance(merge, str):
                 self._build(end)
                 return end
-            fold = merge.stored().expanded(self._side.models, self._window(start, end))
+            fold = merge.stored().expanded(self._side.models, self._side.window(start, end))
             with self._moving_to(end):
                 self._database.execute(merge.statement(self._table, fold))
             return end
@@ -180,7 +180,17 @@ class Served:
     def explain(self) -> Explanation:
         """Return how this serving works and the SQL it runs."""
         merge = self._side.merge(self.model)
-        return explain(self.model, self.as_, merge, self._side.models, self._table, self._select_by_key())
+        source = self._side.log.source
+
+        def expanded(model: ReadModel, condition: str) -> str:
+            def read(table: str) -> str | None:
+                if not condition:
+                    return source(table)
+                return f"SELECT * FROM {f'({text})' if (text := source(table)) else quote(table)} WHERE {condition}"
+
+            return model.expanded(self._side.models, read)
+
+        return explain(self.model, self.as_, merge, expanded, self._table, self._select_by_key())
 
     # -- making ----------------------------------------------------------------------------------------------------
 
@@ -192,7 +202,7 @@ class Served:
             self.rebuild()
 
     def _create_view(self) -> None:
-        text = self.model.expanded(self._side.models, lambda name: None)
+        text = self.model.expanded(self._side.models, self._side.log.source)
         with self._moving_to(0):
             self._database.execute(f"CREATE OR REPLACE VIEW {self._table} AS {text}")
 
@@ -203,7 +213,7 @@ class Served:
         """
         merge = self._side.merge(self.model) if self.as_ == "projection" else ""
         stored = merge.stored() if isinstance(merge, Merge) else self.model
-        fold = stored.expanded(self._side.models, self._window(0, head))
+        fold = stored.expanded(self._side.models, self._side.window(0, head))
         beside = f"{quote(self.as_)}.{quote(f'_next_{self.model.name}')}"
         with self._moving_to(head):
             self._database.execute(f"CREATE TABLE {beside} AS {fold}")
@@ -235,11 +245,6 @@ class Served:
             self._side.load_checkpoints()  # it may have come just after the commit
             raise
 
-    def _window(self, start: int, end: int) -> Callable[[str], str]:
-        """The events after `start` up to `end`. Whole numbers, so they may stand in the text of a view."""
-        after = f"position > {int(start)} AND " if start else ""
-        return lambda table: f"SELECT * FROM {quote(table)} WHERE {after}position <= {int(end)}"
-
     def _check_fresh_text(self) -> None:
         if self.state != "ok":
             raise RebuildNeeded(
@@ -253,7 +258,7 @@ class Served:
         self._check_fresh_text()
         columns = ", ".join(map(quote, self._columns))
         stored = self.as_ != "view" or self._side.checkpoint(self.model, "view") is not None
-        source = self._table if stored else f"({self.model.expanded(self._side.models, lambda name: None)}\n)"
+        source = self._table if stored else f"({self.model.expanded(self._side.models, self._side.log.source)}\n)"
         return f"SELECT {columns} FROM {source}"
 
     def _select_by_key(self) -> str:
@@ -346,6 +351,20 @@ class Servings:
             return Served(self, model, "view")
         return max(there, key=lambda served: (served.position, cheapest[served.as_]))
 
+    @contextmanager
+    def remaking(self, table: str) -> Iterator[list[tuple[str, str]]]:
+        """Yield the stored servings (model, served_as) that read a table of events, and rebuild them afterwards."""
+        reading = [served for served in self.served() if served.as_ != "view" and self._reads(served.model, table)]
+        yield [(served.model.name, served.as_) for served in reading]
+        self.load_checkpoints()
+        for served in reading:
+            served.rebuild()
+        self.log.database.checkpoint()
+
+    def _reads(self, model: ReadModel, table: str) -> bool:
+        names = {source.name.lower() for source in model.sources()}
+        return table in names or any(self._reads(self.models[name], table) for name in names if name in self.models)
+
     def catch_up(self) -> int:
         """Move every projection to the head and return the head."""
         for served in self.served():
@@ -376,7 +395,7 @@ class Servings:
     def columns(self, model: ReadModel) -> tuple[str, ...]:
         """Return the read model's columns, checking on the way that its SELECT fits the log."""
         if model not in self._bound:
-            text = model.expanded(self.models, lambda name: None)
+            text = model.expanded(self.models, self.log.source)
             try:
                 described = self.log.database.execute(f"DESCRIBE {text}")
                 self._check_sums(model)
@@ -406,10 +425,14 @@ class Servings:
         return " AND ".join(parts) or "true", params
 
     def fingerprint(self, model: ReadModel) -> str:
-        """Return what tells the read model's SELECT, with its layers, from another one."""
+        """Return what tells the read model's SELECT, with its layers and the upcasts below them, from another one."""
         if model not in self._fingerprints:
-            self._fingerprints[model] = model.fingerprint(self.models)
+            self._fingerprints[model] = model.fingerprint(self.models, self.log.source)
         return self._fingerprints[model]
+
+    def window(self, start: int, end: int) -> Callable[[str], str]:
+        """Return what reads, of a table of events, those after `start` up to `end`."""
+        return lambda table: self.log.window(table, after=start, to=end)
 
     def merge(self, model: ReadModel) -> Merge | str:
         """Return how the read model merges, or the reason why it does not."""
@@ -449,7 +472,7 @@ class Servings:
     def _check_sums(self, model: ReadModel) -> None:
         """Refuse sums of DOUBLE: they differ from run to run with the order in which threads add."""
         for probe in sum_probes(model):
-            text = probe.expanded(self.models, lambda name: None)
+            text = probe.expanded(self.models, self.log.source)
             try:
                 (name, kind, *_), *_ = self.log.database.execute(f"DESCRIBE {text}")
             except QueryFailed as error:

@@ -96,10 +96,8 @@ class Past:
         return model.expanded(self.servings.models, self._window)
 
     def _window(self, table: str) -> str:
-        # In full, because a temporary view of the same name may stand before it.
-        name = f"{quote(self.servings.log.database.catalog)}.main.{quote(table)}"
-        occurred = f" AND occurred_at <= TIMESTAMP '{naive(self.occurred)}'" if self.occurred else ""
-        return f"SELECT * FROM {name} WHERE position <= {int(self.position)}{occurred}"
+        occurred = None if self.occurred is None else naive(self.occurred)
+        return self.servings.log.window(table, to=self.position, occurred=occurred)
 
 
 def as_of(

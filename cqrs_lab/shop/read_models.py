@@ -22,9 +22,10 @@ SELECT order_id,
             WHEN bool_or(type = 'OrderShipped')   THEN 'SHIPPED'
             WHEN bool_or(type = 'OrderPaid')      THEN 'PAID'
             ELSE 'PENDING' END AS status,
-       max(total) AS total,
-       coalesce(sum(amount), 0)::DECIMAL(18, 2) AS paid,
-       coalesce(sum(list_sum([line.quantity for line in lines])), 0)::BIGINT AS item_count,
+       arg_max(total, position) AS total,
+       coalesce(sum(CASE WHEN type = 'OrderRefunded' THEN -amount ELSE amount END), 0)::DECIMAL(18, 2) AS paid,
+       (coalesce(sum(list_sum([line.quantity for line in lines])), 0)
+        - coalesce(sum(list_sum([line.quantity for line in removed])), 0))::BIGINT AS item_count,
        max(version) AS version,
        max(CASE WHEN type = 'OrderPlaced' THEN occurred_at END) AS created_at,
        max(occurred_at) AS updated_at

@@ -31,7 +31,7 @@ from pydantic_core import PydanticUndefined
 from cqrs_lab.categories import Category, column_type
 from cqrs_lab.database import Database, quote
 from cqrs_lab.errors import InvalidTable
-from cqrs_lab.messages import Event, Message, decimal_limits, refused, unwrap
+from cqrs_lab.messages import PERSONAL, Event, Message, decimal_limits, refused, unwrap
 
 Table: TypeAlias = "pa.Table | pl.DataFrame | pd.DataFrame | str | os.PathLike[str]"
 """What append_table takes: an Arrow, Polars or pandas table, or the path of a Parquet file."""
@@ -60,13 +60,13 @@ class Plan:
 
     Attributes:
         columns: column of the log -> SQL expression over the table.
-        params: values for the marks in those expressions, in order.
+        params: column -> values for the marks in its expression, in order.
         rules: (column, rule) for every rule, each an SQL condition over a row.
         by_hand: event types with rules that only Python can check.
     """
 
     columns: dict[str, str] = field(default_factory=dict)
-    params: list[Any] = field(default_factory=list)
+    params: dict[str, list[Any]] = field(default_factory=dict)
     rules: list[tuple[str, Rule]] = field(default_factory=list)
     by_hand: list[type[Event]] = field(default_factory=list)
 
@@ -157,7 +157,7 @@ def plan(category: Category, schema: pa.Schema) -> Plan:
                 result.rules.append((name, Rule(f"{quote(name)} IS NOT NULL", "is there")))
     result.rules.append(("id", Rule("length(id) BETWEEN 1 AND 500", "has 1 to 500 characters")))
     known = ", ".join(category.types)
-    result.rules.append(("type", Rule(f"type IN ({_literals(category.types)})", f"is one of {known}")))
+    result.rules.append(("type", Rule(f"type IN ({literals(category.types)})", f"is one of {known}")))
     for name in category.columns:
         _plan_field(result, category, name, schema)
     result.by_hand = [event for event in category.types.values() if _needs_python(event)]
@@ -213,7 +213,7 @@ def _plan_field(result: Plan, category: Category, name: str, schema: pa.Schema) 
     if not present:
         if required:
             words = f"has a column {name!r}, which {' and '.join(required)} need"
-            result.rules.append(("type", Rule(f"type NOT IN ({_literals(required)})", words)))
+            result.rules.append(("type", Rule(f"type NOT IN ({literals(required)})", words)))
         expression = f"CAST(NULL AS {category.columns[name]})"
     else:
         annotation = next(iter(owners.values()))
@@ -221,17 +221,17 @@ def _plan_field(result: Plan, category: Category, name: str, schema: pa.Schema) 
         result.rules += [(name, _unless_null(column, rule)) for rule in rules]
         result.rules += [(name, _unless_null(column, rule)) for rule in _shared(owners, column)]
         if required:
-            condition = f"{column} IS NOT NULL OR type NOT IN ({_literals(required)})"
+            condition = f"{column} IS NOT NULL OR type NOT IN ({literals(required)})"
             result.rules.append((name, Rule(condition, f"is there for {' and '.join(required)}")))
         if len(owners) < len(category.types):
-            condition = f"{column} IS NULL OR type IN ({_literals(owners)})"
+            condition = f"{column} IS NULL OR type IN ({literals(owners)})"
             result.rules.append((name, Rule(condition, f"is empty except for {' and '.join(owners)}")))
     defaults = []
     for type_name, info in owners.items():
         default = info.get_default(call_default_factory=True) if not info.is_required() else None
         if default not in (None, PydanticUndefined):
-            defaults.append(f"WHEN {_literals([type_name])} THEN CAST(? AS {category.columns[name]})")
-            result.params.append(category.encode_value(default))
+            defaults.append(f"WHEN {literals([type_name])} THEN CAST(? AS {category.columns[name]})")
+            result.params.setdefault(name, []).append(category.encode_value(default))
     if defaults:
         expression = f"coalesce({expression}, CASE type {' '.join(defaults)} END)"
     result.columns[name] = expression
@@ -245,7 +245,7 @@ def _shared(owners: Mapping[str, FieldInfo], column: str) -> Iterator[Rule]:
             seen.setdefault(rule, []).append(type_name)
     for (condition, words), types in seen.items():
         if set(types) != set(owners):
-            condition = f"type NOT IN ({_literals(types)}) OR ({condition})"
+            condition = f"type NOT IN ({literals(types)}) OR ({condition})"
         yield Rule(condition, words)
 
 
@@ -262,13 +262,13 @@ def _constraints(x: str, annotation: Any, metadata: Sequence[Any], *, depth: int
         elif isinstance(item, MaxLen):
             yield f"length({x}) <= {item.max_length}", f"has at most {item.max_length} characters or items"
         elif getattr(item, "pattern", None):
-            yield f"regexp_matches({x}, {_literals([item.pattern])})", f"matches {item.pattern}"
+            yield f"regexp_matches({x}, {literals([item.pattern])})", f"matches {item.pattern}"
     origin = typing.get_origin(kind)
     if origin is Literal:
-        yield f"{x} IN ({_literals(typing.get_args(kind))})", f"is one of {', '.join(typing.get_args(kind))}"
+        yield f"{x} IN ({literals(typing.get_args(kind))})", f"is one of {', '.join(typing.get_args(kind))}"
     elif isinstance(kind, type) and issubclass(kind, enum.Enum):
         values = [member.value for member in kind]
-        yield f"{x} IN ({_literals(values)})", f"is one of {', '.join(values)}"
+        yield f"{x} IN ({literals(values)})", f"is one of {', '.join(values)}"
     elif origin in (list, tuple):
         inner = f"e{depth}"
         item_type = typing.get_args(kind)[0]
@@ -387,8 +387,8 @@ def _unless_null(column: str, rule: Rule) -> Rule:
     return Rule(f"{column} IS NULL OR ({rule.condition})", rule.words)
 
 
-def _literals(values: typing.Iterable[str]) -> str:
-    """Names from class declarations as SQL strings; values of rows never come this way."""
+def literals(values: typing.Iterable[str]) -> str:
+    """Return names from class declarations as SQL strings; values of rows never come this way."""
     return ", ".join("'" + value.replace("'", "''") + "'" for value in values)
 
 
@@ -406,7 +406,7 @@ def _needs_python(model: type[BaseModel]) -> bool:
 def _odd(annotation: Any, metadata: Sequence[Any]) -> bool:
     kind, more, _ = unwrap(annotation)
     for item in [*metadata, *more]:
-        known = _is_numeric_bound(item) or isinstance(item, (MinLen, MaxLen, AllowInfNan))
+        known = item is PERSONAL or _is_numeric_bound(item) or isinstance(item, (MinLen, MaxLen, AllowInfNan))
         general = type(item).__name__ == "_PydanticGeneralMetadata" and set(vars(item)) <= {
             "pattern", "max_digits", "decimal_places", "allow_inf_nan",
         }  # fmt: skip

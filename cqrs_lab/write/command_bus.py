@@ -1,73 +1,89 @@
-"""The command bus: one command to its decider, its events to the store.
+"""The command bus: one command to its handler, its events to the store.
 
-Owns the table of who handles what, and idempotency by command id: the same id with the same command gives the first
-receipt again, with another command an IdempotencyConflict. Load, decide, append: `decide` never sees a read model.
+Owns the table of who handles what and the chain of middleware that every command passes. Load, decide, append:
+`decide` never sees a read model.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-from cqrs_lab.errors import (
-    ConcurrencyError,
-    DeclarationError,
-    IdempotencyConflict,
-    InvalidMessage,
-    RuleViolated,
-    UnknownCommand,
+from cqrs_lab.errors import ConcurrencyError, CqrsLabError, DeclarationError, InvalidMessage, UnknownCommand
+from cqrs_lab.messages import Command, utc
+from cqrs_lab.write import streams
+from cqrs_lab.write.decider import Decider, Handler
+from cqrs_lab.write.event_store import Batch, Context, EventStore
+from cqrs_lab.write.group_commit import GroupCommit
+from cqrs_lab.write.middleware import (
+    Envelope,
+    Middleware,
+    Policy,
+    Proceed,
+    Receipt,
+    Times,
+    acting,
+    authorized,
+    idempotent,
+    logged,
+    retried,
+    validated,
 )
-from cqrs_lab.messages import Command, Event, Recorded, utc
-from cqrs_lab.write.decider import Decider
-from cqrs_lab.write.event_store import Context, EventStore
-
-
-@dataclass(frozen=True, kw_only=True)
-class Receipt:
-    """What became of a command.
-
-    Attributes:
-        position: of its last event in the store; the head at that time when it led to no event.
-        stream: `category/id`.
-        version: that the stream is at after it.
-        events: the events that it led to.
-        command_id, correlation_id: as given, or made for it.
-    """
-
-    position: int
-    stream: str
-    version: int
-    events: tuple[Event, ...]
-    command_id: UUID | str
-    correlation_id: UUID | str
 
 
 class CommandBus:
-    """Routes commands to deciders.
+    """Routes commands to handlers.
 
     Args:
         store: where events go.
-        deciders: the rules; each command class has exactly one.
+        handlers: deciders and services; each command class has exactly one.
+        policy: who may send what; everybody everything when None.
+        middleware: more middleware, around idempotency and retries.
 
     Raises:
-        DeclarationError: two deciders handle one command.
+        DeclarationError: two handlers for one command.
+
+    Attributes:
+        middleware: what every command passes, outermost first.
+        times: how long commands took.
     """
 
-    def __init__(self, store: EventStore, deciders: Iterable[Decider]) -> None:
+    def __init__(
+        self,
+        store: EventStore,
+        handlers: Iterable[Handler],
+        *,
+        policy: Policy | None = None,
+        middleware: Sequence[Middleware] = (),
+    ) -> None:
         self.store = store
-        self.handlers: dict[type[Command], Decider] = {}
-        for decider in deciders:
-            for command in decider.commands:
+        self.handlers: dict[type[Command], Handler] = {}
+        for handler in handlers:
+            for command in handler.commands:
                 if command in self.handlers:
                     raise DeclarationError(
-                        f"{command.__name__} is handled by the deciders of {self.handlers[command].category!r} and "
-                        f"{decider.category!r}; a command has one owner"
+                        f"{command.__name__} is handled in the categories {self.handlers[command].category!r} and "
+                        f"{handler.category!r}; a command has one owner. Registered are {self._registered()}"
                     )
-                self.handlers[command] = decider
+                self.handlers[command] = handler
+        self.times = Times()
+        self.middleware: list[Middleware] = [
+            logged,
+            self.times,
+            validated,
+            *([authorized(policy)] if policy else []),
+            *middleware,
+            retried(store),
+            acting(store),
+            GroupCommit(store, self._prepare),
+            idempotent(store),
+        ]
+        self._handle: Proceed = self._carry_out
+        for step in reversed(self.middleware):
+            self._handle = _around(step, self._handle)
 
     def send(
         self,
@@ -78,112 +94,152 @@ class CommandBus:
         causation_id: UUID | str | None = None,
         occurred_at: datetime | None = None,
         expected_version: int | None = None,
+        actor: str | None = None,
     ) -> Receipt:
-        """Carry out a command.
+        """Carry out a command (see `Lab.send`).
 
         Args:
-            expected_version: the version that whoever sends it has seen; None: whatever it is.
-            command_id: makes it safe to send again; a fresh one when None.
-            correlation_id: the story it belongs to; a fresh one when None.
             causation_id: the event or command that led to it; the command itself when None.
-            occurred_at: when it happened, aware; now when None.
-
-        Raises:
-            UnknownCommand, RuleViolated, ConcurrencyError, IdempotencyConflict, InvalidMessage.
         """
-        decider = self._handler(command)
-        if occurred_at is not None:
-            try:
-                occurred_at = utc(occurred_at)
-            except (ValueError, AttributeError) as error:
-                raise InvalidMessage("occurred_at", (str(error),)) from None
-        digest = _digest(command)
-        given = {
-            "command_id": self.store.new_id() if command_id is None else command_id,
-            "correlation_id": self.store.new_id() if correlation_id is None else correlation_id,
-        }
-        name = str(given["command_id"])
-        if command_id is not None:
-            before = self._first_receipt(decider, command, name, digest, given)
-            if before is not None:
-                return before
-        context = Context(
-            occurred_at=occurred_at,
-            correlation_id=str(given["correlation_id"]),
-            causation_id=name if causation_id is None else str(causation_id),
-            command_id=name,
-            digest=digest,
+        return self._handle(
+            self._envelope(command, command_id, correlation_id, causation_id, occurred_at, expected_version, actor)
         )
-        try:
-            recorded, seen = self._carry_out(decider, command, expected_version, context)
-        except (ConcurrencyError, RuleViolated):
-            # Another thread may have carried out this very command in the meantime.
-            before = self._first_receipt(decider, command, name, digest, given)
-            if before is None:
-                raise
-            return before
-        position = recorded[-1].position if recorded else self.store.log.head
-        events = [r.event for r in recorded]
-        return self._receipt(decider, decider.stream_id(command), events, position, seen + len(events), given)
 
-    def _carry_out(
-        self, decider: Decider, command: Command, expected_version: int | None, context: Context
-    ) -> tuple[list[Recorded], int]:
-        """Load, decide, append; return what was appended and the version it was decided on."""
-        log, category, id = self.store.log, decider.log_category, decider.stream_id(command)
-        number = log.stream_no(category.stream(id))
-        past = [] if number is None else log.read_numbered(category, category.stream(id), number)
-        version = past[-1].version if past else 0
-        if expected_version is not None and expected_version != version:
-            raise ConcurrencyError(category.stream(id), expected_version, version)
-        state = decider.fold(recorded.event for recorded in past)
-        events = decider.checked(command, decider.decide(command, state))
-        return self.store.append(category, id, events, seen=(number, version), context=context), version
+    def send_many(
+        self,
+        commands: Sequence[Command],
+        *,
+        command_ids: Sequence[UUID | str] | None = None,
+        correlation_id: UUID | str | None = None,
+        occurred_at: datetime | None = None,
+        actor: str | None = None,
+    ) -> list[Receipt]:
+        """Carry out commands in their order, in one transaction: all of them, or none (see `Lab.send_many`)."""
+        ids: Sequence[UUID | str | None] = [None] * len(commands) if command_ids is None else command_ids
+        if len(ids) != len(commands):
+            raise InvalidMessage("command_ids", (f"there are {len(ids)} for {len(commands)} commands",))
+        envelopes = [
+            self._envelope(command, id, correlation_id, None, occurred_at, None, actor)
+            for command, id in zip(commands, ids, strict=True)
+        ]
+        receipts = []
+        with self.store.together() as batch:
+            self._prepare(batch, envelopes)
+            for number, envelope in enumerate(envelopes, start=1):
+                try:
+                    receipts.append(self._handle(replace(envelope, batch=batch)))
+                except CqrsLabError as error:
+                    what = f"{number} of {len(commands)}, {envelope.command!r}"
+                    error.add_note(f"It was command {what}; none of them was carried out")
+                    raise
+        return receipts
 
-    def _handler(self, command: Command) -> Decider:
-        decider = self.handlers.get(type(command))
-        if decider is None:
-            known = ", ".join(sorted(c.__name__ for c in self.handlers)) or "none"
+    def _envelope(
+        self,
+        command: Command,
+        command_id: UUID | str | None,
+        correlation_id: UUID | str | None,
+        causation_id: UUID | str | None,
+        occurred_at: datetime | None,
+        expected_version: int | None,
+        actor: str | None,
+    ) -> Envelope:
+        handler = self.handlers.get(type(command))
+        if handler is None:
             raise UnknownCommand(
-                f"no decider handles {type(command).__name__}; the domain's commands are {known}. Nothing was stored"
+                f"nothing handles {type(command).__name__}; registered are {self._registered()}. Nothing was stored"
             )
-        return decider
-
-    def _first_receipt(
-        self, decider: Decider, command: Command, name: str, digest: str, given: dict[str, Any]
-    ) -> Receipt | None:
-        found = self.store.remembered(name)
-        if found is None:
-            return None
-        first_digest, first, last = found
-        if first_digest != digest:
-            raise IdempotencyConflict(
-                f"command id {name!r} was used for another command than this {type(command).__name__}; "
-                "nothing was stored. Give every new command an id of its own"
-            )
-        id = decider.stream_id(command)
-        if first is None or last is None:
-            past = self.store.log.read(decider.log_category, id)
-            return self._receipt(decider, id, (), self.store.log.head, past[-1].version if past else 0, given)
-        recorded = self.store.log.read_positions(decider.log_category, id, first, last)
-        events = [r.event for r in recorded]
-        if recorded[0].correlation_id != str(given["correlation_id"]):
-            given = given | {"correlation_id": recorded[0].correlation_id}
-        return self._receipt(decider, id, events, last, recorded[-1].version, given)
-
-    def _receipt(
-        self, decider: Decider, id: str, events: Sequence[Event], position: int, version: int, given: dict[str, Any]
-    ) -> Receipt:
-        return Receipt(
-            position=position,
-            stream=decider.log_category.stream(id),
-            version=version,
-            events=tuple(events),
-            **given,
+        return Envelope(
+            command=command,
+            handler=handler,
+            command_id=self.store.new_id() if command_id is None else command_id,
+            correlation_id=self.store.new_id() if correlation_id is None else correlation_id,
+            causation_id=causation_id,
+            occurred_at=occurred_at,
+            expected_version=expected_version,
+            actor=actor,
+            is_new=command_id is None,
+            batch=None,
         )
 
+    def _prepare(self, batch: Batch, envelopes: Sequence[Envelope]) -> None:
+        """Look up and load what many commands need, with one question for each table.
 
-def _digest(command: Command) -> str:
-    """What the command says, in 128 bits; the same for equal commands."""
-    said = f"{type(command).__qualname__}\n{command.model_dump_json()}"
-    return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
+        What cannot be had this way is left to each command, so that one that fails does so alone.
+        """
+        with suppress(Exception):
+            self._load_all(batch, envelopes)
+
+    def _load_all(self, batch: Batch, envelopes: Sequence[Envelope]) -> None:
+        batch.commands.update(self.store.remember([str(e.command_id) for e in envelopes if not e.is_new]))
+        ids: dict[str, dict[str, None]] = {}
+        deciders: dict[str, Decider] = {}
+        for envelope in envelopes:
+            if isinstance(envelope.handler, Decider):
+                deciders[envelope.handler.category] = envelope.handler
+                ids.setdefault(envelope.handler.category, {})[envelope.handler.stream_id(envelope.command)] = None
+        for category, decider in deciders.items():
+            self._load(batch, decider, list(ids[category]))
+
+    def _load(self, batch: Batch, decider: Decider, ids: Sequence[str]) -> dict[str, streams.Loaded]:
+        """Load streams for a batch: from memory what is there and still true, the rest from the log."""
+        stream, heads, loaded = decider.log_category.stream, self.store.log.heads.streams, self.store.loaded
+        for id in ids:
+            known = loaded.get(stream(id))
+            if known is not None and heads.get(stream(id)) == known.seen:
+                batch.loaded[stream(id)] = known
+        missing = [id for id in ids if stream(id) not in batch.loaded]
+        if missing:
+            batch.loaded.update(streams.load_many(self.store.log, decider, missing))
+        return batch.loaded
+
+    def _carry_out(self, envelope: Envelope) -> Receipt:
+        """Load, decide, append to the batch."""
+        handler, command, batch = envelope.handler, envelope.command, envelope.batch
+        assert batch is not None
+        category, id = handler.log_category, handler.stream_id(command)
+        if envelope.acted is not None:
+            seen, decided = envelope.acted
+            loaded = streams.Loaded(seen, None)
+        else:
+            assert isinstance(handler, Decider)
+            loaded = batch.loaded.get(envelope.stream) or self._load(batch, handler, [id])[envelope.stream]
+            if envelope.expected_version not in (None, loaded.version):
+                raise ConcurrencyError(envelope.stream, envelope.expected_version, loaded.version)
+            decided = handler.decide(command, loaded.state)
+        events = handler.checked(command, decided)
+        context = Context(
+            occurred_at=None if envelope.occurred_at is None else utc(envelope.occurred_at),
+            correlation_id=str(envelope.correlation_id),
+            causation_id=str(envelope.command_id if envelope.causation_id is None else envelope.causation_id),
+            command_id=str(envelope.command_id),
+            command=type(command).__name__,
+            digest=envelope.digest,
+        )
+        state = None
+        if isinstance(handler, Decider):
+            streams.keep_snapshot(batch, handler, loaded)
+            try:
+                state = handler.fold(events, loaded.state)  # first: what evolve() refuses must not be stored
+            except BaseException:  # it may have changed the state in place
+                for remembered in (batch.loaded, self.store.loaded):
+                    remembered.pop(envelope.stream, None)
+                raise
+        recorded = self.store.append(category, id, events, seen=loaded.seen, context=context, batch=batch)
+        if isinstance(handler, Decider):
+            batch.loaded[envelope.stream] = loaded.after(recorded, batch.streams[envelope.stream][0], state)
+        return Receipt(
+            position=recorded[-1].position if recorded else self.store.log.head,
+            stream=envelope.stream,
+            version=loaded.version + len(recorded),
+            events=tuple(events),
+            command_id=envelope.command_id,
+            correlation_id=envelope.correlation_id,
+        )
+
+    def _registered(self) -> str:
+        return ", ".join(sorted(f"{c.__name__} ({h.category})" for c, h in self.handlers.items())) or "none"
+
+
+def _around(step: Middleware, proceed: Proceed) -> Proceed:
+    return lambda envelope: step(envelope, proceed)

@@ -1,44 +1,35 @@
-"""The decider: the business rules of one category as two pure functions.
+"""Deciders and services: who turns commands into events.
 
-Owns no data and does no I/O. `decide(command, state)` says which events follow, or raises RuleViolated;
-`evolve(state, event)` says what the state is afterwards. After Jérémie Chassaing, "Functional Event Sourcing
-Decider" (2021).
+Owns no data. A decider is the business rules of one category as two pure functions: `decide(command, state)` says which
+events follow, or raises RuleViolated; `evolve(state, event)` says what the state is afterwards. After Jérémie
+Chassaing, "Functional Event Sourcing Decider" (2021). A service is a part of the world outside, such as a payment
+gateway: it acts, and its events say what came of it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import Any
+from uuid import uuid4
+
+from pydantic import TypeAdapter
 
 from cqrs_lab.categories import Category
 from cqrs_lab.errors import DeclarationError, InvalidMessage
 from cqrs_lab.messages import Command, Event
 
+_INITIAL = object()  # None may be a state
 
-@dataclass(frozen=True)
-class Decider:
-    """The rules of one category of streams.
 
-    Args:
-        category: name of the category, such as "order".
-        key: the field of each command and event that names the thing, such as "order_id".
-        initial: the state before the first event.
-        decide: (command, state) -> the events that follow; raises RuleViolated. An empty list: nothing to do.
-        evolve: (state, event) -> the state after the event.
-        commands: the command classes that `decide` handles.
-        events: the event classes that `decide` returns and `evolve` understands.
-
-    Raises:
-        DeclarationError: a command or an event lacks the key, or names collide.
-    """
+class Handler:
+    """What deciders and services have in common: they own a category and handle commands about its streams."""
 
     category: str
     key: str
-    initial: Any
-    decide: Callable[[Any, Any], Sequence[Event]]
-    evolve: Callable[[Any, Any], Any]
     commands: Sequence[type[Command]]
     events: Sequence[type[Event]]
 
@@ -53,16 +44,12 @@ class Decider:
         """The category that the log keeps for these events."""
         return Category(self.category, self.key, tuple(self.events))
 
-    def fold(self, events: Iterable[Event], state: Any = None) -> Any:
-        """Return the state after `events`, from the initial state unless one is given."""
-        return reduce(self.evolve, events, self.initial if state is None else state)
-
     def stream_id(self, command: Command) -> str:
         """Return the id of the stream that a command is about."""
         return str(getattr(command, self.key))
 
     def checked(self, command: Command, events: Sequence[Event]) -> list[Event]:
-        """Return the decided events, refusing any that do not belong into the command's stream.
+        """Return the events that a command led to, refusing any that do not belong into its stream.
 
         Raises:
             InvalidMessage: an undeclared event type, or an event about another thing.
@@ -84,3 +71,78 @@ class Decider:
                     ),
                 )
         return decided
+
+
+@dataclass(frozen=True)
+class Decider(Handler):
+    """The rules of one category of streams.
+
+    Args:
+        category: name of the category, such as "order".
+        key: the field of each command and event that names the thing, such as "order_id".
+        initial: the state before the first event.
+        decide: (command, state) -> the events that follow; raises RuleViolated. An empty list: nothing to do.
+        evolve: (state, event) -> the state after the event.
+        commands: the command classes that `decide` handles.
+        events: the event classes that `decide` returns and `evolve` understands.
+        snapshot_every: keep the state of a stream after so many events, so that a long stream is not folded whole for
+            every command; 0 for never. The state must then be something that pydantic can write as JSON and read
+            again, such as a dataclass.
+
+    Raises:
+        DeclarationError: a command or an event lacks the key, or names collide.
+    """
+
+    category: str
+    key: str
+    initial: Any
+    decide: Callable[[Any, Any], Sequence[Event]]
+    evolve: Callable[[Any, Any], Any]
+    commands: Sequence[type[Command]]
+    events: Sequence[type[Event]]
+    snapshot_every: int = 0
+
+    def fold(self, events: Iterable[Event], state: Any = _INITIAL) -> Any:
+        """Return the state after `events`, from the initial state unless one is given."""
+        return reduce(self.evolve, events, self.initial if state is _INITIAL else state)
+
+    @cached_property
+    def states(self) -> TypeAdapter[Any]:
+        """What writes states as JSON and reads them again."""
+        return TypeAdapter(type(self.initial))
+
+    @cached_property
+    def code(self) -> str:
+        """What tells this `evolve` from an earlier one: a state that other code made is not used.
+
+        The whole file of `evolve` counts, because it may call what stands beside it. Where there is no file, as in a
+        notebook, a state is used by the very decider that made it and by no other.
+        """
+        try:
+            module = inspect.getmodule(self.evolve)
+            said = inspect.getsource(module) if module else str(uuid4())
+        except (OSError, TypeError):
+            said = str(uuid4())
+        versions = [(event.__name__, event.schema_version) for event in self.events]
+        return hashlib.blake2b(f"{said}\n{versions}\n{self.initial!r}".encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class Service(Handler):
+    """A part of the world outside that commands can reach.
+
+    Args:
+        category: name of the category that keeps what came of its acts, such as "payment".
+        key: the field of each command and event that names the thing.
+        handle: (command, key) -> the events that say what came of it. It may be called again for the same command,
+            after a crash or when the answer got lost: then with the same key (the command's id), by which the outside
+            can tell that it has acted already.
+        commands: the command classes that it handles.
+        events: the event classes that it returns.
+    """
+
+    category: str
+    key: str
+    handle: Callable[[Any, str], Sequence[Event]]
+    commands: Sequence[type[Command]]
+    events: Sequence[type[Event]]

@@ -1,0 +1,170 @@
+"""Appending a table: millions of events in one transaction, numbered as arrays and inserted as a set.
+
+Owns the way from a checked table to rows of the log; the checks are in `bulk.py`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cqrs_lab.categories import Category, naive
+from cqrs_lab.database import quote
+from cqrs_lab.errors import InvalidTable
+from cqrs_lab.log import APPEND
+from cqrs_lab.write import bulk
+from cqrs_lab.write.event_store import Batch, EventStore
+
+
+def append_table(store: EventStore, category: Category, table: bulk.Table) -> int:
+    """Append a table of events, in its own order: all of them, or none.
+
+    Args:
+        table: Arrow, Polars, pandas or the path of a Parquet file. Columns: id (of the stream), type,
+            occurred_at (with a time zone), a column for each field, and, where known, recorded_at (never
+            decreasing) and correlation_id. Fields that an event type does not have are NULL in its rows.
+
+    Returns:
+        The position of the last event.
+
+    Raises:
+        InvalidTable: a column or a row breaks a rule; the first bad row is named.
+    """
+    arrow = bulk.to_arrow(table)
+    plan = bulk.plan(category, arrow.schema)
+    with store.log.database.lock(APPEND), store.log.database.registered(arrow, "_table") as source:
+        bulk.check(store.log.database, source, category, arrow, plan)
+        if not arrow.num_rows:
+            return store.log.head
+        with store.appending() as batch:
+            if "recorded_at" in plan.columns:
+                batch.recorded_at = _check_recorded(store, arrow)
+            first = batch.position
+            numbered = _number(store, category, arrow, batch)
+            with store.log.database.registered(numbered, "_numbered") as events:
+                _insert_table(store, category, events, plan, batch, first)
+            batch.position += arrow.num_rows
+            there = {name: event.schema_version for name, event in category.types.items()}
+            batch.versions[category.name] = {(name, there[name]) for name in pc.unique(arrow["type"]).to_pylist()}
+        store.log.heads.streams.clear()  # the table moved streams that were remembered
+    return store.log.head
+
+
+def _check_recorded(store: EventStore, arrow: pa.Table) -> datetime:
+    """Return the last recorded_at of a table, refusing one that ever goes back."""
+    times = arrow["recorded_at"].combine_chunks().cast(pa.timestamp("us", "UTC"))
+    micros = np.concatenate(([_micros(store.log.heads.recorded_at)], times.cast(pa.int64()).to_numpy()))
+    back = np.flatnonzero(micros[1:] < micros[:-1])
+    if back.size:
+        row = int(back[0]) + 1
+        before = "the row before it" if row > 1 else f"the last event of the log, {store.log.heads.recorded_at}"
+        raise InvalidTable(
+            f"row {row}: recorded_at {times[row - 1].as_py()} is earlier than that of {before}; what the store "
+            "learnt has one order. Sort the table by recorded_at; nothing of it was stored",
+            row=row,
+            column="recorded_at",
+        )
+    last: datetime = times[-1].as_py()
+    return last
+
+
+def _number(store: EventStore, category: Category, arrow: pa.Table, batch: Batch) -> pa.Table:
+    """Give every row its stream's number and its version, and store the streams that are new.
+
+    Dense codes and one stable sort instead of a window function and a join: 0.55 s instead of 0.92 s for
+    3.35 M rows.
+    """
+    ids = arrow["id"].combine_chunks()
+    if pa.types.is_dictionary(ids.type):
+        ids = ids.cast(ids.type.value_type)
+    encoded = ids.dictionary_encode()
+    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    distinct = pa.table({"id": encoded.dictionary, "code": np.arange(len(encoded.dictionary))})
+    with store.log.database.registered(distinct, "_distinct") as source:
+        numbers, versions = _known_streams(store, category, source, len(distinct))
+        new = np.flatnonzero(numbers == 0)
+        numbers[new] = batch.stream_no + 1 + np.arange(new.size)
+        batch.stream_no += int(new.size)
+        fresh = distinct.take(new).append_column("stream_no", pa.array(numbers[new]))
+        with store.log.database.registered(fresh, "_fresh") as streams:
+            # In the key's order: 1.2 s instead of 1.9 s for 1 M streams.
+            store.log.database.execute(
+                f"INSERT INTO streams SELECT ? || id, stream_no, ?, id FROM {streams} ORDER BY id",
+                [category.stream(""), category.name],
+            )
+    counts = np.bincount(codes, minlength=len(numbers))
+    order = np.argsort(codes, kind="stable")
+    rank = np.empty(len(codes), dtype=np.int64)
+    rank[order] = np.arange(len(codes)) - np.repeat(np.cumsum(counts) - counts, counts)
+    numbered = {"_stream_no": numbers[codes], "_version": versions[codes] + rank + 1}
+    for name, column in numbered.items():
+        arrow = arrow.append_column(name, pa.array(column.astype(np.int32)))
+    return arrow
+
+
+def _known_streams(store: EventStore, category: Category, ids: str, count: int) -> tuple[Any, Any]:
+    """Return arrays (stream number, version) for the ids; zeros for a stream that is new."""
+    numbers, versions = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    if store.log.heads.stream_no:
+        known = store.log.database.arrow(
+            f"""SELECT code, stream_no, version FROM {ids} AS ids
+                JOIN streams ON stream = ? || ids.id
+                JOIN (SELECT stream_no, max(version) AS version FROM {quote(category.table)} GROUP BY stream_no)
+                     USING (stream_no)""",
+            [category.stream("")],
+        )
+        code = known["code"].to_numpy()
+        numbers[code], versions[code] = known["stream_no"].to_numpy(), known["version"].to_numpy()
+    return numbers, versions
+
+
+def _insert_table(
+    store: EventStore, category: Category, source: str, plan: bulk.Plan, batch: Batch, first: int
+) -> None:
+    versions = {event.schema_version for event in category.types.values()}
+    schema_version = str(versions.pop())
+    if versions:
+        cases = (f"WHEN '{name}' THEN {event.schema_version}" for name, event in category.types.items())
+        schema_version = f"CASE type {' '.join(cases)} END"
+    # One random half for the batch, the position for the other: unique without a random number for every row.
+    high = store.new_id().int >> 64 << 64 | 1 << 63
+    values = {
+        "position": f"{bulk.ROW} + {first}",
+        "stream_no": "_stream_no",
+        "version": "_version",
+        "type": plan.columns["type"],
+        "schema_version": schema_version,
+        "event_id": f"CAST(CAST(? AS UHUGEINT) + CAST({bulk.ROW} + {first} AS UHUGEINT) AS UUID)",
+        "correlation_id": plan.columns.get("correlation_id", "NULL"),
+        "occurred_at": plan.columns["occurred_at"],
+        "recorded_at": plan.columns.get("recorded_at", "CAST(? AS TIMESTAMP)"),
+        **{name: plan.columns[name] for name in category.columns if name not in category.personal},
+    }
+    params: list[Any] = [str(high)]
+    if "recorded_at" not in plan.columns:
+        params.append(naive(batch.recorded_at))
+    params += [value for name in values for value in plan.params.get(name, ())]
+    database = store.log.database
+    database.execute(
+        f"INSERT INTO {quote(category.table)} ({', '.join(map(quote, values))}) "
+        f"SELECT {', '.join(values.values())} FROM {source}",
+        params,
+    )
+    if category.personal:
+        personal = {name: plan.columns[name] for name in sorted(category.personal)}
+        types = [name for name, event in category.types.items() if personal.keys() & event.model_fields]
+        database.execute(
+            f"INSERT INTO {quote(category.personal_table)} (position, {', '.join(map(quote, personal))}) "
+            f"SELECT {bulk.ROW} + {first}, {', '.join(personal.values())} FROM {source} "
+            f"WHERE type IN ({bulk.literals(types)})",
+            [value for name in personal for value in plan.params.get(name, ())],
+        )
+
+
+def _micros(moment: datetime) -> int:
+    """Microseconds since 1970 of a naive UTC datetime."""
+    return (moment - datetime(1970, 1, 1)) // timedelta(microseconds=1)
