@@ -1,8 +1,22 @@
 """CQRS and event sourcing on DuckDB, to explore, to teach and to analyse with."""
 
 from cqrs_lab.app import Domain, Lab, open_shop
-from cqrs_lab.messages import Command, Event, Query, Value
+from cqrs_lab.messages import Command, Event, Personal, Query, Value
 from cqrs_lab.read.models import ReadModel
-from cqrs_lab.write.decider import Decider
+from cqrs_lab.write.decider import Decider, Service
+from cqrs_lab.write.sagas import Saga
 
-__all__ = ["Command", "Decider", "Domain", "Event", "Lab", "Query", "ReadModel", "Value", "open_shop"]
+__all__ = [
+    "Command",
+    "Decider",
+    "Domain",
+    "Event",
+    "Lab",
+    "Personal",
+    "Query",
+    "ReadModel",
+    "Saga",
+    "Service",
+    "Value",
+    "open_shop",
+]

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from cqrs_lab.database import MEMORY, Database
 from cqrs_lab.errors import DeclarationError
-from cqrs_lab.log import Log
+from cqrs_lab.log import APPEND, Log
 from cqrs_lab.messages import Command, Event, Query
 from cqrs_lab.read.models import ReadModel
 from cqrs_lab.read.query_bus import QueryBus
@@ -246,8 +246,8 @@ class Lab:
         if len(personal) != 1:
             known = ", ".join(c.name for c in self._categories.values() if c.personal) or "none"
             raise DeclarationError(f"say which category with personal fields to forget {id!r} in; there are {known}")
-        with self._servings.remaking(personal[0].table) as stale:
-            return self._store.forget(personal[0], id, stale)
+        with self._log.database.lock(APPEND), self._servings.remaking(personal[0].table) as (stale, strange):
+            return self._store.forget(personal[0], id, stale, strange)
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Write a consistent copy of the store, while it is open and in use; another notebook can then open it.
@@ -418,12 +418,14 @@ def open_shop(
     new_id: Callable[[], UUID] = uuid4,
     gateway: PaymentGateway | None = None,
     policy: Policy | None = None,
+    middleware: Sequence[Middleware] = (),
 ) -> Lab:
     """Open a lab over the example shop (see `cqrs_lab.shop`); other arguments as for Lab.
 
     Args:
         gateway: what takes payments; a simulated one that approves when None.
         policy: who may send which command; everybody all when None.
+        middleware: what else happens around every command.
     """
     from cqrs_lab import shop
 
@@ -434,5 +436,6 @@ def open_shop(
         services=[shop.payments(gateway or shop.SimulatedGateway())],
         sagas=[shop.fulfilment],
         policy=policy,
+        middleware=middleware,
     )
     return Lab(path, domain=domain, read_only=read_only, threads=threads, clock=clock, new_id=new_id)

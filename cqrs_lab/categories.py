@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 from cqrs_lab.database import quote
 from cqrs_lab.errors import DeclarationError, UnknownEventType, UnsupportedField
 from cqrs_lab.messages import PERSONAL, Event, decimal_limits, refused, unwrap, utc
-from cqrs_lab.syntax import pure
+from cqrs_lab.syntax import not_of_one_row
 
 ENVELOPE = {
     "position": "BIGINT PRIMARY KEY",
@@ -147,8 +147,14 @@ class Category:
                         f"{folded[name.lower()]} {columns[folded[name.lower()]]}; a field has one name and one type "
                         "in a category"
                     )
-                if PERSONAL in info.metadata + unwrap(info.annotation)[1]:
+                kind, metadata, _ = unwrap(info.annotation)
+                if PERSONAL in [*info.metadata, *metadata]:
                     personal.add(name)
+                if _hides_personal(kind) or (name == self.key and name in personal):
+                    raise UnsupportedField(
+                        f"{where} holds something personal in its key, in a list or inside a value, where it could "
+                        "not be erased; make it a field of its own"
+                    )
         for name in personal:
             if any(PERSONAL not in e.model_fields[name].metadata for e in self.events if name in e.model_fields):
                 raise DeclarationError(f"{self.name}.{name} is personal in one event and not in another")
@@ -254,6 +260,15 @@ def _field(event: type[Event], name: str, category: str) -> FieldInfo:
     return event.model_fields[name]
 
 
+def _hides_personal(kind: Any) -> bool:
+    """Whether something inside a field's type is personal."""
+    inside = list(typing.get_args(kind))
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        inside += [typing.Annotated[f.annotation, f] for f in kind.model_fields.values()]
+    parts = [unwrap(one) for one in inside if one is not Ellipsis]
+    return any(PERSONAL in metadata or _hides_personal(part) for part, metadata, _ in parts)
+
+
 def _check_upcasts(event: type[Event]) -> None:
     wanted = set(range(1, event.schema_version))
     if set(event.upcasts) != wanted:
@@ -264,10 +279,11 @@ def _check_upcasts(event: type[Event]) -> None:
         )
     for version, upcast in event.upcasts.items():
         for name, expression in upcast.items():
-            if not pure(f"({expression}\n)"):
+            reason = not_of_one_row(expression)
+            if reason:
                 raise DeclarationError(
-                    f"the upcast of {event.__name__}.{name} from version {version} is not an SQL expression over the "
-                    f"event's own columns: {expression!r}"
+                    f"the upcast of {event.__name__}.{name} from version {version}, {expression!r}, is not an SQL "
+                    f"expression over the event's own columns: {reason}"
                 )
 
 

@@ -259,7 +259,8 @@ def _status(log: Log) -> dict[str, Any]:
         reached = head if served_as == "view" else position
         oldest = log.recorded_after(reached) if reached < head else None
         model = models.get(name.lower())
-        same = served_as == "saga" or (model is not None and model.fingerprint(models, log.source) == fingerprint)
+        source = log.source if served_as == "view" else log.meaning
+        same = served_as == "saga" or (model is not None and model.fingerprint(models, source) == fingerprint)
         servings.append(
             {
                 "model": name,

@@ -247,18 +247,24 @@ class Database:
             raise StoreError(f"{target} is there already; a copy goes to a new file")
         if not target.parent.is_dir():
             raise StoreMissing(f"the folder {target.parent} does not exist; make it first")
-        # Under another name until it is whole: whoever finds a copy under its own name can rely on it.
-        part, name = target.with_name(f"{target.name}.part"), f"copy_{os.getpid()}_{threading.get_ident()}"
-        try:
-            self.execute(f"ATTACH {literal(str(part))} AS {quote(name)}")
+        with self.lock(f"copy to {target}"):
+            # Under another name until it is whole: whoever finds a copy under its own name can rely on it.
+            part = target.with_name(f".{target.name}.unfinished-copy")
             try:
-                self.execute(f"COPY FROM DATABASE {quote(self.catalog)} TO {quote(name)}")
+                self._copy(part)
+                part.replace(target)
             finally:
-                self.execute(f"DETACH {quote(name)}")
-            part.replace(target)
+                _remove(part)
+
+    def _copy(self, part: Path) -> None:
+        _remove(part)  # what a copy left that was killed
+        name = f"copy_{threading.get_ident()}"
+        self.execute(f"ATTACH {literal(str(part))} AS {quote(name)}")
+        try:
+            self.execute(f"COPY FROM DATABASE {quote(self.catalog)} TO {quote(name)}")
+            self.execute(f"CHECKPOINT {quote(name)}")
         finally:
-            for left in (part, *wal.logs_of(part)):
-                left.unlink(missing_ok=True)
+            self.execute(f"DETACH {quote(name)}")
 
     @contextmanager
     def registered(self, table: pa.Table, name: str) -> Iterator[str]:
@@ -393,6 +399,11 @@ def _fetch_arrow(cursor: duckdb.DuckDBPyConnection, sql: str, params: Sequence[A
     relation = cursor.sql(sql, params=list(params)) if params else cursor.sql(sql)
     table: pa.Table = relation.to_arrow_table()
     return table
+
+
+def _remove(file: Path) -> None:
+    for left in (file, *wal.logs_of(file)):
+        left.unlink(missing_ok=True)
 
 
 def _real_path(path: str | os.PathLike[str]) -> str:

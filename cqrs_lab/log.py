@@ -47,6 +47,7 @@ class Heads:
         personal: the personal fields among them, in the same shape.
         versions: category -> the (type, schema_version) that its table holds.
         appender: the thread that is appending.
+        erasures: how often something was erased, which ends every state that is remembered.
         streams: (stream_no, version) of streams written lately; only appends change it, under the append lock.
     """
 
@@ -57,6 +58,7 @@ class Heads:
     personal: dict[str, dict[str, str]] = field(default_factory=dict)
     versions: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
     appender: int | None = None
+    erasures: int = 0
     streams: LRUCache[str, tuple[int, int]] = field(default_factory=lambda: LRUCache(100_000))
 
     def known(self, stream: str) -> tuple[int, int] | None:
@@ -239,7 +241,7 @@ class Log:
             params,
         )
 
-    def source(self, table: str, *, full: bool = False) -> str | None:
+    def source(self, table: str, *, full: bool = False, strict: bool = True) -> str | None:
         """Return the SELECT that reads a table of events as the domain declares them now, None for the table itself.
 
         It joins the personal fields and lifts old versions (see `Event.upcasts`).
@@ -247,6 +249,7 @@ class Log:
         Args:
             full: name tables with their catalog, so that a temporary view of the same name cannot stand before them.
                 The text of a view that is kept has to do without: a copy of the file has another catalog.
+            strict: refuse a table that holds an unknown version; whoever reads event by event meets it there.
 
         Raises:
             UnknownEventType: the table holds a version that the domain does not know.
@@ -258,9 +261,22 @@ class Log:
         old = [(name, v) for name, v in versions if name in category.types and v != category.types[name].schema_version]
         if not old:
             return self._whole(category.name, full) if category.personal else None
-        category.check_versions(old)
+        if strict:
+            category.check_versions(old)
         columns = self.heads.tables[category.name] | self.heads.personal.get(category.name, {})
         return category.upcast(self._whole(category.name, full), columns, old)
+
+    def meaning(self, table: str) -> str | None:
+        """Return what tells how a table of events is read from how it was read by an earlier declaration.
+
+        None for the table as it is. The versions that it happens to hold do not count: rows made before an older one
+        came are still true.
+        """
+        category = next((c for c in self.categories.values() if c.table == table.lower()), None)
+        if category is None:
+            return None
+        upcasts = {name: event.upcasts for name, event in category.types.items() if event.upcasts}
+        return f"{table} with {upcasts} and {sorted(category.personal)}" if upcasts or category.personal else None
 
     def window(self, table: str, *, after: int = 0, to: int | None = None, occurred: datetime | None = None) -> str:
         """Return the SELECT of a table's events after a position, up to another, that occurred by a time (naive UTC).
@@ -273,6 +289,10 @@ class Log:
         where += [] if to is None else [f"position <= {int(to)}"]
         where += [] if occurred is None else [f"occurred_at <= TIMESTAMP '{occurred}'"]
         return f"{text} WHERE {' AND '.join(where)}" if where else text
+
+    def _lifted(self, category: Category) -> str:
+        source = self.source(category.table, strict=False)
+        return quote(category.table) if source is None else f"({source})"
 
     def _named(self, table: str, full: bool) -> str:
         return f"{quote(self.database.catalog)}.main.{quote(table)}" if full else quote(table)
@@ -348,7 +368,7 @@ class Log:
         columns = list(category.columns)
         envelope = list(ENVELOPE)
         rows = self.database.execute(
-            f"SELECT {', '.join([*envelope, *map(quote, columns)])} FROM ({self.window(category.table)}) "
+            f"SELECT {', '.join([*envelope, *map(quote, columns)])} FROM {self._lifted(category)} "
             f"WHERE {where} ORDER BY {order}",
             params,
         )

@@ -144,3 +144,28 @@ def _window_reasons(node: Node) -> Iterator[str]:
 def is_position(node: Node) -> bool:
     """Return whether an expression is the column `position`, which has no ties."""
     return node.get("class") == "COLUMN_REF" and node["column_names"][-1].lower() == "position"
+
+
+def not_of_one_row(expression: str) -> str | None:
+    """Return why a text is not one pure expression over the columns of one row; None when it is."""
+    try:
+        # Both: brackets catch a comment or a semicolon at the end, and without them two columns cannot hide.
+        trees = [syntax_tree(f"SELECT {expression}"), syntax_tree(f"SELECT ({expression}\n)")]
+    except QueryFailed as error:
+        return str(error).splitlines()[0]
+    if any(tree["type"] != "SELECT_NODE" or len(tree["select_list"]) != 1 for tree in trees):
+        return "it is not one expression"
+    tree = trees[0]
+    rest = (tree["where_clause"], tree["group_expressions"], tree["having"], tree["qualify"], tree["modifiers"])
+    if tree["from_table"]["type"] != "EMPTY" or any(rest) or tree["select_list"][0]["alias"]:
+        return "it is more than an expression"
+    for node in nodes(tree):
+        if node.get("class") in ("STAR", "WINDOW", "PARAMETER", "SUBQUERY"):
+            return f"it has a {node['class'].lower()}"
+        if node.get("class") == "FUNCTION":
+            name = node["function_name"].lower()
+            if name == "unnest" or function_catalogue().get(name, ("",))[0] == "aggregate":
+                return f"{name}() is not a function of one row"
+        for reason in call_reasons(node):
+            return reason
+    return None

@@ -7,7 +7,7 @@ way of serving needs. Rows and checkpoint always commit together.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, cast, get_args
@@ -26,6 +26,7 @@ from cqrs_lab.errors import (
     QueryFailed,
     ReadModelRefused,
     RebuildNeeded,
+    UnknownEventType,
     UnknownReadModel,
 )
 from cqrs_lab.log import Log
@@ -36,7 +37,9 @@ from cqrs_lab.rows import Rows
 
 ServedAs = Literal["view", "materialized", "projection"]
 WAYS: tuple[ServedAs, ...] = get_args(ServedAs)
+STORED = ("materialized", "projection")
 MODES = ("manual",)
+SERVINGS = "servings"  # the lock under which rows of servings move
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,15 @@ class Served:
         self._database = side.log.database
         self._table = f"{quote(as_)}.{quote(model.name)}"
         self._columns = side.columns(model)
-        self._fingerprint = side.fingerprint(model)
 
     def __repr__(self) -> str:
         return f"<{self.model.name} as {self.as_}, at position {self.position} of {self._side.log.head}>"
+
+    @property
+    def _fingerprint(self) -> str:
+        if self.as_ == "view":  # its text is kept, so the versions that the log holds count
+            return self.model.fingerprint(self._side.models, self._side.log.source)
+        return self._side.fingerprint(self.model)
 
     # -- questions -------------------------------------------------------------------------------------------------
 
@@ -139,7 +147,7 @@ class Served:
         if self.as_ == "materialized":
             raise NotServed(f"{self.model.name} is materialized: it is refreshed whole; call refresh()")
         self._check_fresh_text()
-        with self._database.lock(self._table):
+        with self._database.lock(SERVINGS):
             start = self.position
             end = self._side.log.head if to is None else min(to, self._side.log.head)
             if end <= start:
@@ -166,7 +174,7 @@ class Served:
             ProjectionFailed: the new rows could not be written; the old ones keep serving.
         """
         head = self._side.log.head
-        with self._database.lock(self._table):
+        with self._database.lock(SERVINGS):
             if self.as_ == "view":
                 self._create_view()
             else:
@@ -255,9 +263,12 @@ class Served:
     # -- text ------------------------------------------------------------------------------------------------------
 
     def _select(self) -> str:
-        self._check_fresh_text()
         columns = ", ".join(map(quote, self._columns))
-        stored = self.as_ != "view" or self._side.checkpoint(self.model, "view") is not None
+        stored = self._side.checkpoint(self.model, self.as_) is not None
+        if self.as_ == "view":  # one that was made for another text is not asked: a view is always true
+            stored = stored and self.state == "ok"
+        else:
+            self._check_fresh_text()
         source = self._table if stored else f"({self.model.expanded(self._side.models, self._side.log.source)}\n)"
         return f"SELECT {columns} FROM {source}"
 
@@ -306,7 +317,8 @@ class Servings:
                     f"read model {model.name!r} reads {source.name!r}, which is neither a table of events nor a read "
                     f"model declared before it; there are {known}"
                 )
-        self.columns(model)  # before it takes a name: what is refused must not stand in the way of what was there
+        with suppress(UnknownEventType):  # said when it is asked; the store must open for other questions
+            self.columns(model)  # before it takes a name: what is refused must not stand in the way of what was there
         self.models[model.name.lower()] = model
         self._fingerprints.clear()  # a model built on this one is another one now
         return model
@@ -352,14 +364,20 @@ class Servings:
         return max(there, key=lambda served: (served.position, cheapest[served.as_]))
 
     @contextmanager
-    def remaking(self, table: str) -> Iterator[list[tuple[str, str]]]:
-        """Yield the stored servings (model, served_as) that read a table of events, and rebuild them afterwards."""
-        reading = [served for served in self.served() if served.as_ != "view" and self._reads(served.model, table)]
-        yield [(served.model.name, served.as_) for served in reading]
-        self.load_checkpoints()
-        for served in reading:
-            served.rebuild()
-        self.log.database.checkpoint()
+    def remaking(self, table: str) -> Iterator[tuple[list[tuple[str, str]], list[tuple[str, str]]]]:
+        """Hold all servings, and rebuild those that read a table of events after the block.
+
+        Yields:
+            The stored servings (model, served_as) that read it, and those of which nobody here knows what they read.
+        """
+        with self.log.database.lock(SERVINGS):
+            reading = [served for served in self.served() if served.as_ != "view" and self._reads(served.model, table)]
+            strange = [key for key in self.checkpoints if key[0].lower() not in self.models and key[1] in STORED]
+            yield [(served.model.name, served.as_) for served in reading], strange
+            self.load_checkpoints()
+            for served in reading:
+                served.rebuild()
+            self.log.database.checkpoint()
 
     def _reads(self, model: ReadModel, table: str) -> bool:
         names = {source.name.lower() for source in model.sources()}
@@ -427,7 +445,7 @@ class Servings:
     def fingerprint(self, model: ReadModel) -> str:
         """Return what tells the read model's SELECT, with its layers and the upcasts below them, from another one."""
         if model not in self._fingerprints:
-            self._fingerprints[model] = model.fingerprint(self.models, self.log.source)
+            self._fingerprints[model] = model.fingerprint(self.models, self.log.meaning)
         return self._fingerprints[model]
 
     def window(self, start: int, end: int) -> Callable[[str], str]:

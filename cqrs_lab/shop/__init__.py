@@ -31,6 +31,7 @@ from cqrs_lab.shop.orders import (
     orders,
 )
 from cqrs_lab.shop.payments import (
+    Declined,
     PaymentDeclined,
     PaymentGateway,
     PaymentReturned,
@@ -39,6 +40,7 @@ from cqrs_lab.shop.payments import (
     ReturnPayment,
     SimulatedGateway,
     TakePayment,
+    TimedOut,
     payments,
 )
 from cqrs_lab.shop.read_models import OrderDetails, OrdersOfCustomer, daily_orders, order_summary
@@ -62,6 +64,7 @@ __all__ = [
     "CustomerEmailChanged",
     "CustomerRegistered",
     "CustomerRenamed",
+    "Declined",
     "DeliverOrder",
     "OrderCancelled",
     "OrderDelivered",
@@ -96,6 +99,7 @@ __all__ = [
     "StockReleased",
     "StockReserved",
     "TakePayment",
+    "TimedOut",
     "customers",
     "daily_orders",
     "fulfilment",

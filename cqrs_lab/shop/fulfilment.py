@@ -46,7 +46,7 @@ class Fulfilment:
         order_id: the order.
         due: what the customer owes.
         wanted: reservations that have not been answered yet.
-        refused: whether a reservation was refused, so that the order cannot go on.
+        refused: reservations that were refused, so that the order cannot go on.
         reserved: product -> units kept.
         charged: whether the gateway was asked for money, and may have taken it.
         paid: what the order says was paid, None before; whoever paid.
@@ -56,7 +56,7 @@ class Fulfilment:
     order_id: str = ""
     due: Decimal = Decimal(0)
     wanted: int = 0
-    refused: bool = False
+    refused: int = 0
     reserved: Mapping[str, int] = field(default_factory=dict)
     charged: bool = False
     paid: Decimal | None = None
@@ -85,7 +85,7 @@ def evolve(state: Fulfilment, event: Event) -> Fulfilment:
             held = state.reserved.get(event.product_id, 0) - event.quantity
             return replace(state, reserved={**state.reserved, event.product_id: held})
         case StepRefused(command="ReserveStock"):
-            return replace(state, wanted=state.wanted - 1, refused=True)
+            return replace(state, wanted=state.wanted - 1, refused=state.refused + 1)
         case PaymentTaken() | PaymentTimedOut():
             return replace(state, charged=True)
         case OrderPaid():
@@ -107,6 +107,8 @@ def react(state: Fulfilment, event: Event) -> Sequence[Command]:
             return [ReleaseStock(product_id=p, order_id=order, quantity=n) for p, n in _units(event.removed).items()]
         case StepRefused(command="PayOrder" | "CancelOrder") if _is_paid_twice(state):
             return [ReturnPayment(order_id=order)]
+        case StepRefused(command="ReserveStock") if state.refused > 1:  # the first has cancelled the order
+            return []
         case StepRefused(command="ReserveStock" | "TakePayment" | "PayOrder"):
             return [] if state.over else [CancelOrder(order_id=order, reason=f"{event.about}: {event.rule}")]
         case StockReserved() if state.over == "cancelled":  # the answer came too late

@@ -155,13 +155,13 @@ def _insert_table(
         params,
     )
     if category.personal:
-        personal = {name: plan.columns[name] for name in sorted(category.personal)}
-        types = [name for name, event in category.types.items() if personal.keys() & event.model_fields]
+        personal = {quote(name): plan.columns[name] for name in sorted(category.personal)}
+        selected = ", ".join(f"{made} AS {name}" for name, made in personal.items())
+        given = " OR ".join(f"{name} IS NOT NULL" for name in personal)
         database.execute(
-            f"INSERT INTO {quote(category.personal_table)} (position, {', '.join(map(quote, personal))}) "
-            f"SELECT {bulk.ROW} + {first}, {', '.join(personal.values())} FROM {source} "
-            f"WHERE type IN ({bulk.literals(types)})",
-            [value for name in personal for value in plan.params.get(name, ())],
+            f"INSERT INTO {quote(category.personal_table)} (position, {', '.join(personal)}) SELECT * FROM "
+            f"(SELECT {bulk.ROW} + {first}, {selected} FROM {source}) WHERE {given}",
+            [value for name in sorted(category.personal) for value in plan.params.get(name, ())],
         )
 
 

@@ -126,6 +126,7 @@ class EventStore:
         self.loaded: LRUCache[str, Any] = LRUCache(10_000)
         self._known_types: dict[tuple[str, str], list[pa.DataType]] = {}
         self._database = log.database
+        self._erasures = log.heads.erasures
 
     def append(
         self,
@@ -271,6 +272,9 @@ class EventStore:
         if self._database.read_only:
             raise ReadOnlyStore(f"{self._database.path} is open read-only; open it without read_only=True to append")
         heads = self.log.heads
+        if self._erasures != heads.erasures:  # perhaps by another lab over this file
+            self.loaded.clear()
+            self._erasures = heads.erasures
         # The clock may run backwards; recorded_at may not.
         now = max(utc(self.clock()), heads.recorded_at.replace(tzinfo=UTC))
         return Batch(now, heads.position, heads.stream_no)
@@ -290,11 +294,14 @@ class EventStore:
             self.log.reload()  # an interrupt may have come just after the commit
             raise
 
-    def forget(self, category: Category, id: str, stale: Iterable[tuple[str, str]]) -> int:
+    def forget(
+        self, category: Category, id: str, stale: Iterable[tuple[str, str]], strange: Iterable[tuple[str, str]]
+    ) -> int:
         """Erase the personal fields of a stream's events and what was made of them.
 
         Args:
             stale: the servings (model, served_as) whose rows may hold them; they say that they need a rebuild.
+            strange: servings that may hold them and cannot be rebuilt here; they go, and are made again when served.
 
         Returns:
             How many events had some.
@@ -303,7 +310,7 @@ class EventStore:
         number = self.log.stream_no(stream)
         positions = f"SELECT position FROM {quote(category.table)} WHERE stream_no = ?"
         with self.appending():
-            self.log.heads.streams.pop(stream, None)  # and with it every state that is remembered
+            self.log.heads.erasures += 1
             erased = self._database.execute(
                 f"DELETE FROM {quote(category.personal_table)} WHERE position IN ({positions})", [number]
             )[0][0]
@@ -314,6 +321,9 @@ class EventStore:
                 self._database.execute(
                     "UPDATE servings SET fingerprint = '' WHERE model = ? AND served_as = ?", [model, served_as]
                 )
+            for model, served_as in strange:
+                self._database.execute("DELETE FROM servings WHERE model = ? AND served_as = ?", [model, served_as])
+                self._database.execute(f"DROP TABLE IF EXISTS {quote(served_as)}.{quote(model)}")
         return int(erased)
 
     def remembered(self, command_id: str, batch: Batch | None = None) -> Remembered | None:

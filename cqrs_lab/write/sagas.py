@@ -101,7 +101,13 @@ class Process:
         if not self._is_ours(recorded):
             return
         id = self.saga.id_of(recorded.event)
-        for number, command in enumerate(self.saga.react(self._state(id, recorded), recorded.event), start=1):
+        commands = self.saga.react(self._state(id, recorded), recorded.event)
+        if not isinstance(commands, (list, tuple)):
+            raise DeclarationError(
+                f"react() of saga {self.saga.name!r} answered {recorded.type} with {commands!r}; it returns a list of "
+                "commands, empty when nothing follows"
+            )
+        for number, command in enumerate(commands, start=1):
             self._send(id, command, f"{self.saga.name}/{recorded.event_id}/{number}", recorded)
 
     def _is_ours(self, recorded: Recorded) -> bool:
