@@ -447,7 +447,7 @@ FIELDS = ("customer_id", "name", "email", "city", "state")
 
 
 @given(history=st.lists(facts, max_size=12), forgotten=who)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_a_table_is_the_same_as_its_rows_one_by_one(history: list[Event], forgotten: str) -> None:
     """Events with personal fields appended as a table or singly are equal, before and after one is forgotten."""
     rows = [
@@ -822,7 +822,7 @@ def test_a_read_only_lab_says_why_it_makes_no_copy(tmp_path: Path) -> None:
 
 
 @given(customers_=st.lists(st.tuples(who, names), min_size=1, max_size=8), forgotten=st.lists(who, max_size=2))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_a_copy_says_what_its_store_says(customers_: list[tuple[str, str | None]], forgotten: list[str]) -> None:
     """For random histories with some forgotten, a copy's events, streams, servings and past equal the store's."""
     with tempfile.TemporaryDirectory() as folder, people() as lab:

@@ -183,7 +183,7 @@ def equal_stores(mixed: Lab, plain: Lab) -> None:
 
 
 @given(one=part, two=part, three=last)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_three_versions_say_what_one_says(one: list, two: list, three: list) -> None:
     """A store with a part of each version equals, in states, servings and all its past, one of the latest alone."""
     with tempfile.TemporaryDirectory() as folder:
@@ -203,7 +203,7 @@ def test_three_versions_say_what_one_says(one: list, two: list, three: list) -> 
 
 
 @given(one=part, two=part, three=last, cuts=st.lists(st.integers(0, 18), max_size=5))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_a_projection_moves_across_the_versions(one: list, two: list, three: list, cuts: list[int]) -> None:
     """Moved by any batches over events of three versions, a projection's rows are those of its position."""
     with tempfile.TemporaryDirectory() as folder:
@@ -224,7 +224,7 @@ def test_a_projection_moves_across_the_versions(one: list, two: list, three: lis
 
 
 @given(one=part, two=part, three=last)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_a_projection_meets_a_version_at_a_time(one: list, two: list, three: list) -> None:
     """Reopened between the versions, a projection is right, or asks to be rebuilt and then is; it never is wrong."""
     with tempfile.TemporaryDirectory() as folder:
@@ -248,7 +248,7 @@ def test_a_projection_meets_a_version_at_a_time(one: list, two: list, three: lis
 
 
 @given(history=part)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_an_old_shop_appends_a_table(history: list) -> None:
     """A table appended by the domain of an old version is lifted as events appended one by one are."""
     with tempfile.TemporaryDirectory() as folder:

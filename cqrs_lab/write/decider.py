@@ -123,7 +123,7 @@ class Decider(Handler):
             said = inspect.getsource(module) if module else str(uuid4())
         except (OSError, TypeError):
             said = str(uuid4())
-        versions = [(event.__name__, event.schema_version) for event in self.events]
+        versions = [(event.__name__, event.schema_version, event.upcasts) for event in self.events]
         return hashlib.blake2b(f"{said}\n{versions}\n{self.initial!r}".encode(), digest_size=16).hexdigest()
 
 
