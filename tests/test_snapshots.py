@@ -287,7 +287,7 @@ def test_a_state_made_in_a_notebook_stays_there(tmp_path):
         {"initial": object(), "evolve": lambda state, event: object()},
         {"initial": 0.0, "evolve": lambda state, event: float("nan")},
     ],
-    ids=str,
+    ids=["a tuple as key", "a number as key", "a fraction of an int", "nothing", "a set", "any object", "not a number"],
 )
 def test_a_state_that_json_cannot_keep_is_refused(changes):
     """A state that does not come back from JSON as it went is a DeclarationError, and nothing is stored."""
