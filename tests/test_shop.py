@@ -1,0 +1,364 @@
+"""The shop's rules as specifications, orders in any order of commands, and the payment gateway that is simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from decimal import Decimal
+from itertools import count
+from typing import Any
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from cqrs_lab import Command, Domain, Event, Lab, open_shop
+from cqrs_lab.errors import InvalidMessage, RuleViolated
+from cqrs_lab.shop import (
+    AddOrderLine,
+    CancelOrder,
+    ChangeCustomerEmail,
+    ChangePrice,
+    CustomerEmailChanged,
+    CustomerRegistered,
+    CustomerRenamed,
+    DeliverOrder,
+    OrderCancelled,
+    OrderDelivered,
+    OrderDetails,
+    OrderLine,
+    OrderLineAdded,
+    OrderLineRemoved,
+    OrderPaid,
+    OrderPlaced,
+    OrderRefunded,
+    OrderShipped,
+    PaymentDeclined,
+    PaymentReturned,
+    PaymentTaken,
+    PaymentTimedOut,
+    PayOrder,
+    PlaceOrder,
+    PriceChanged,
+    ProductStocked,
+    RefundOrder,
+    RegisterCustomer,
+    ReleaseStock,
+    RemoveOrderLine,
+    RenameCustomer,
+    ReserveStock,
+    ReturnPayment,
+    ShipOrder,
+    SimulatedGateway,
+    StockProduct,
+    StockReleased,
+    StockReserved,
+    TakePayment,
+    orders,
+    payments,
+    products,
+)
+from cqrs_lab.shop.payments import Answer, Declined, Movement, TimedOut
+from cqrs_lab.testing import given
+
+O1: dict[str, Any] = {"order_id": "o-1"}
+C1: dict[str, Any] = {"customer_id": "c-1"}
+P1: dict[str, Any] = {"product_id": "p-1"}
+
+
+def line(product: str, quantity: int, price: str) -> OrderLine:
+    """Return a line of an order."""
+    return OrderLine(product_id=product, quantity=quantity, unit_price=Decimal(price))
+
+
+PEN, INK, PAD = line("pen", 2, "9.99"), line("ink", 1, "5"), line("pad", 3, "0.10")
+PLACE = PlaceOrder(**O1, **C1, lines=(PEN, INK))
+ADD, REMOVE = AddOrderLine(**O1, line=PAD), RemoveOrderLine(**O1, product_id="pen")
+PAY, SHIP = PayOrder(**O1, amount=Decimal("24.98")), ShipOrder(**O1, tracking_number="T-1")
+DELIVER, CANCEL, REFUND = DeliverOrder(**O1), CancelOrder(**O1, reason="late"), RefundOrder(**O1)
+
+PLACED = OrderPlaced(**O1, **C1, lines=(PEN, INK), total=Decimal("24.98"), freight=Decimal(0))
+ADDED = OrderLineAdded(**O1, lines=(PAD,), total=Decimal("25.28"))
+REMOVED = OrderLineRemoved(**O1, removed=(PEN,), total=Decimal("5"))
+SHIPPED, DELIVERED = OrderShipped(**O1, tracking_number="T-1"), OrderDelivered(**O1)
+CANCELLED = OrderCancelled(**O1, reason="late")
+
+
+def paid(amount: str, method: str = "card") -> OrderPaid:
+    """Return the event of money that came in."""
+    return OrderPaid(**O1, amount=Decimal(amount), method=method)
+
+
+def refunded(amount: str, reason: str = "refund") -> OrderRefunded:
+    """Return the event of money given back."""
+    return OrderRefunded(**O1, amount=Decimal(amount), reason=reason)
+
+
+PAID = paid("24.98")
+REGISTERED = CustomerRegistered(**C1, name="Ada", email="ada@example.org")
+RENAMED, MOVED = CustomerRenamed(**C1, name="Ada L."), CustomerEmailChanged(**C1, email="al@example.org")
+STOCKED, RESERVED = ProductStocked(**P1, quantity=5), StockReserved(**P1, **O1, quantity=3)
+PRICED = PriceChanged(**P1, unit_price=Decimal("9.99"))
+
+# -- rules -------------------------------------------------------------------------------------------------------------
+
+DECISIONS: list[tuple[list[Event], Command, list[Event]]] = [
+    ([], PLACE, [PLACED]),
+    ([PLACED], ADD, [ADDED]),
+    ([PLACED, ADDED], ADD, [OrderLineAdded(**O1, lines=(PAD,), total=Decimal("25.58"))]),
+    ([PLACED], REMOVE, [REMOVED]),
+    ([PLACED, ADDED], REMOVE, [OrderLineRemoved(**O1, removed=(PEN,), total=Decimal("5.30"))]),
+    (  # every line of the product goes
+        [PLACED, OrderLineAdded(**O1, lines=(PEN,), total=Decimal("44.96"))],
+        REMOVE,
+        [OrderLineRemoved(**O1, removed=(PEN, PEN), total=Decimal("5"))],
+    ),
+    ([PLACED], PAY, [PAID]),
+    ([PLACED, ADDED], PayOrder(**O1, amount=Decimal("25.28")), [paid("25.28")]),
+    ([PLACED, REMOVED], PayOrder(**O1, amount=Decimal(5)), [paid("5")]),
+    (  # freight comes on top
+        [PLACED.model_copy(update={"freight": Decimal(3)})],
+        PayOrder(**O1, amount=Decimal("27.98"), method="cash"),
+        [paid("27.98", "cash")],
+    ),
+    ([PLACED, PAID], SHIP, [SHIPPED]),
+    ([PLACED, PAID, SHIPPED], DELIVER, [DELIVERED]),
+    ([PLACED], CANCEL, [CANCELLED]),
+    ([PLACED, PAID], CANCEL, [CANCELLED]),
+    ([PLACED, PAID], REFUND, [refunded("24.98")]),
+    ([PLACED, PAID], RefundOrder(**O1, amount=Decimal(4), reason="torn"), [refunded("4", "torn")]),
+    ([PLACED, PAID, refunded("4")], REFUND, [refunded("20.98")]),
+    ([PLACED, PAID, SHIPPED, DELIVERED], REFUND, [refunded("24.98")]),
+    ([PLACED, PAID, CANCELLED], REFUND, [refunded("24.98")]),
+    ([], RegisterCustomer(**C1, name="Ada", email="ada@example.org"), [REGISTERED]),
+    ([REGISTERED], RenameCustomer(**C1, name="Ada L."), [RENAMED]),
+    ([REGISTERED, RENAMED], RenameCustomer(**C1, name="Ada L."), []),
+    ([REGISTERED, RENAMED], RenameCustomer(**C1, name="Ada"), [CustomerRenamed(**C1, name="Ada")]),
+    ([REGISTERED], ChangeCustomerEmail(**C1, email="al@example.org"), [MOVED]),
+    ([REGISTERED, MOVED], ChangeCustomerEmail(**C1, email="al@example.org"), []),
+    ([], StockProduct(**P1, quantity=5), [STOCKED]),
+    ([STOCKED], StockProduct(**P1, quantity=1), [ProductStocked(**P1, quantity=1)]),
+    ([STOCKED], ReserveStock(**P1, **O1, quantity=3), [RESERVED]),
+    ([STOCKED, RESERVED], ReserveStock(**P1, **O1, quantity=2), [StockReserved(**P1, **O1, quantity=2)]),
+    ([STOCKED, RESERVED], ReleaseStock(**P1, **O1), [StockReleased(**P1, **O1, quantity=3)]),
+    ([STOCKED, RESERVED], ReleaseStock(**P1, **O1, quantity=1), [StockReleased(**P1, **O1, quantity=1)]),
+    (  # what is released can be reserved again
+        [STOCKED, RESERVED, StockReleased(**P1, **O1, quantity=3)],
+        ReserveStock(**P1, order_id="o-2", quantity=5),
+        [StockReserved(**P1, order_id="o-2", quantity=5)],
+    ),
+    ([], ChangePrice(**P1, unit_price=Decimal("9.99")), [PRICED]),
+    ([PRICED], ChangePrice(**P1, unit_price=Decimal("9.990")), []),
+]
+
+ONCE, GROWS = "an order is placed once", "only a pending order gets more lines"
+SHRINKS, KEEPS = "only a pending order loses lines", "an order keeps a product; cancel it instead"
+PAYS, WHOLE = "an order is paid once, while it is pending", "an order is paid whole"
+SHIPS, HANDS = "only a paid order is shipped", "only a shipped order is delivered"
+CANCELS, BACK = "only an order that has not been shipped is cancelled", "only what was paid is refunded"
+KNOWN, THERE = "only a registered customer is changed", "only what is available is reserved"
+HELD = "only what is reserved is released"
+
+REFUSALS: list[tuple[list[Event], Command, str, str]] = [
+    ([PLACED], PLACE, ONCE, "PENDING"),
+    ([PLACED, CANCELLED], PLACE, ONCE, "CANCELLED"),
+    ([], ADD, GROWS, "NEW"),
+    ([PLACED, PAID], ADD, GROWS, "PAID"),
+    ([], REMOVE, SHRINKS, "NEW"),
+    ([PLACED, CANCELLED], REMOVE, SHRINKS, "CANCELLED"),
+    ([PLACED, REMOVED], REMOVE, "only what was ordered is removed", "the order has ink"),
+    ([PLACED, REMOVED], RemoveOrderLine(**O1, product_id="ink"), KEEPS, "the order has ink"),
+    ([], PAY, PAYS, "NEW"),
+    ([PLACED, PAID], PAY, PAYS, "PAID"),
+    ([PLACED, PAID, refunded("24.98")], PAY, PAYS, "PAID"),
+    ([PLACED], PayOrder(**O1, amount=Decimal("24.97")), WHOLE, "24.98 due, 24.97 offered"),
+    ([PLACED, ADDED], PAY, WHOLE, "25.28 due, 24.98 offered"),
+    ([PLACED.model_copy(update={"freight": Decimal(3)})], PAY, WHOLE, "27.98 due, 24.98 offered"),
+    ([PLACED], SHIP, SHIPS, "PENDING"),
+    ([PLACED, PAID, CANCELLED], SHIP, SHIPS, "CANCELLED"),
+    ([PLACED, PAID], DELIVER, HANDS, "PAID"),
+    ([PLACED, PAID, SHIPPED, DELIVERED], DELIVER, HANDS, "DELIVERED"),
+    ([], CANCEL, CANCELS, "NEW"),
+    ([PLACED, PAID, SHIPPED], CANCEL, CANCELS, "SHIPPED"),
+    ([PLACED, CANCELLED], CANCEL, CANCELS, "CANCELLED"),
+    ([PLACED], REFUND, BACK, "0 paid and not refunded yet"),
+    ([PLACED, PAID], RefundOrder(**O1, amount=Decimal("24.99")), BACK, "24.98 paid and not refunded yet"),
+    ([PLACED, PAID, refunded("24.98")], REFUND, BACK, "0.00 paid and not refunded yet"),
+    ([REGISTERED], RegisterCustomer(**C1, name="Ada", email="ada@example.org"), "a customer is registered once", "reg"),
+    ([], RenameCustomer(**C1, name="Ada"), KNOWN, "not registered"),
+    ([], ChangeCustomerEmail(**C1, email="ada@example.org"), KNOWN, "not registered"),
+    ([], ReserveStock(**P1, **O1, quantity=1), THERE, "0 available, 1 wanted"),
+    ([STOCKED, RESERVED], ReserveStock(**P1, order_id="o-2", quantity=3), THERE, "2 available, 3 wanted"),
+    ([STOCKED], ReleaseStock(**P1, **O1), HELD, "0 reserved for o-1"),
+    ([STOCKED, RESERVED], ReleaseStock(**P1, **O1, quantity=4), HELD, "3 reserved for o-1"),
+    ([STOCKED, RESERVED], ReleaseStock(**P1, order_id="o-2"), HELD, "0 reserved for o-2"),
+]
+
+
+def named(value: Any) -> str | None:
+    """Return what a case is called: its command."""
+    return type(value).__name__ if isinstance(value, Command) else "" if isinstance(value, (list, str)) else None
+
+
+@pytest.mark.parametrize(("before", "command", "after"), DECISIONS, ids=named)
+def test_what_a_command_leads_to(before, command, after):
+    """Each command leads to its event with the right totals, or to nothing when it would change nothing."""
+    given(before).when(command).then(after)
+
+
+@pytest.mark.parametrize(("before", "command", "rule", "state"), REFUSALS, ids=named)
+def test_what_a_rule_refuses(before, command, rule, state):
+    """Each rule refuses what breaks it, and names itself and the state."""
+    specification = given(before).when(command)
+    specification.then(RuleViolated(rule, state))
+    with pytest.raises(RuleViolated) as refused:
+        specification.decider.decide(command, specification.decider.fold(before))
+    assert state in refused.value.state
+
+
+def test_stock_adds_up():
+    """Units move between the shelf and the orders, and an order that holds none is not listed."""
+    stock = products.fold([STOCKED, RESERVED, StockReserved(**P1, order_id="o-2", quantity=1), PRICED])
+    assert (stock.available, dict(stock.reserved), stock.price) == (1, {"o-1": 3, "o-2": 1}, Decimal("9.99"))
+    stock = products.fold([StockReleased(**P1, **O1, quantity=3)], stock)
+    assert (stock.available, dict(stock.reserved)) == (4, {"o-2": 1})
+
+
+@pytest.mark.parametrize("amount", ["0", "-1"])
+def test_a_refund_is_of_something(amount):
+    """A refund of nothing, or of less, is not even a command."""
+    with pytest.raises(InvalidMessage, match="amount"):
+        RefundOrder(**O1, amount=Decimal(amount))
+
+
+# -- orders, in any order of commands ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[Lab]:
+    """Open one shop for all examples, its summary served as a view."""
+    with open_shop(threads=1) as lab:
+        lab.serve("order_summary", as_="view")
+        yield lab
+
+
+names = iter(f"o-{number}" for number in count(1))
+lines = st.builds(line, st.sampled_from(["pen", "ink"]), st.integers(1, 3), st.sampled_from(["0", "0.10", "9.99"]))
+steps = st.one_of(
+    st.builds(AddOrderLine, order_id=st.just("?"), line=lines),
+    st.builds(RemoveOrderLine, order_id=st.just("?"), product_id=st.sampled_from(["pen", "ink"])),
+    st.just("pay"),
+    st.builds(RefundOrder, order_id=st.just("?"), amount=st.sampled_from([None, Decimal("0.10"), Decimal(10)])),
+    st.sampled_from([SHIP, DELIVER, CANCEL]),
+)
+
+
+@hypothesis.given(first=st.lists(lines, min_size=1, max_size=2), asked=st.lists(steps, max_size=9))
+@hypothesis.settings(max_examples=40)
+def test_the_summary_is_what_the_rules_see(shop, first, asked):
+    """After any commands nothing negative is paid, and the summary agrees with the order that the rules fold."""
+    id = next(names)
+    shop.send(PlaceOrder(order_id=id, customer_id="c-1", lines=tuple(first)))
+    for step in asked:
+        past = [r.event for r in shop._log.read(orders.log_category, id)]
+        step = PayOrder(order_id=id, amount=orders.fold(past).due) if step == "pay" else step
+        with suppress(RuleViolated):
+            shop.send(step.model_copy(update={"order_id": id}))
+        past = [r.event for r in shop._log.read(orders.log_category, id)]
+        order, row = orders.fold(past), shop.ask(OrderDetails(order_id=id))
+        assert order.paid >= 0
+        assert order.total == sum(one.quantity * one.unit_price for one in order.lines)
+        assert (row["status"], row["total"], row["paid"]) == (order.status, order.total, order.paid)
+        assert (row["item_count"], row["version"]) == (sum(one.quantity for one in order.lines), len(past))
+
+
+# -- payments ----------------------------------------------------------------------------------------------------------
+
+TEN = Decimal(10)
+
+
+def charge(gateway: SimulatedGateway, key: str | None, times: int = 2) -> list[str]:
+    """Ask for the same charge again and again; return how each call ended."""
+    ended = []
+    for _ in range(times):
+        try:
+            gateway.charge("o-1", TEN, key=key)
+            ended.append("answered")
+        except (Declined, TimedOut) as error:
+            ended.append(type(error).__name__)
+    return ended
+
+
+@pytest.mark.parametrize(
+    ("answer", "key", "ended", "charged"),
+    [
+        ("approve", None, ["answered", "answered"], 20),
+        ("approve", "k", ["answered", "answered"], 10),
+        ("decline", "k", ["Declined", "Declined"], 0),
+        ("time out", "k", ["TimedOut", "TimedOut"], 0),
+        ("lose the answer", None, ["TimedOut", "answered"], 20),
+        ("lose the answer", "k", ["TimedOut", "answered"], 10),
+    ],
+)
+def test_a_key_makes_a_charge_safe_to_repeat(answer, key, ended, charged):
+    """Without a key whoever asks twice pays twice; with one the second call acts no more; refusals move nothing."""
+    gateway = SimulatedGateway({"o-1": answer})
+    assert charge(gateway, key) == ended
+    assert gateway.charged("o-1") == charged
+    assert gateway.give_back("o-1", key="back") == gateway.give_back("o-1", key="back") == charged
+    assert gateway.charged("o-1") == 0
+
+
+def test_the_same_calls_give_the_same_statement():
+    """The statement lists what moved, in order, and a gateway that hears the same calls writes the same one."""
+
+    def heard() -> list[Movement]:
+        gateway = SimulatedGateway({"o-2": "decline"}, otherwise="lose the answer")
+        charge(gateway, "a")
+        charge(gateway, "b", times=1)
+        with suppress(Declined):
+            gateway.charge("o-2", TEN)
+        gateway.give_back("o-1")
+        gateway.give_back("o-1")
+        return gateway.statement
+
+    assert heard() == heard() == [Movement("o-1", TEN), Movement("o-1", TEN), Movement("o-1", -2 * TEN)]
+
+
+class Listening(SimulatedGateway):
+    """A gateway that notes the keys that it was asked with."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(otherwise=answer)
+        self.keys: list[str | None] = []
+
+    def charge(self, order_id: str, amount: Decimal, *, key: str | None = None) -> None:
+        """Note the key and charge."""
+        self.keys.append(key)
+        super().charge(order_id, amount, key=key)
+
+
+@pytest.mark.parametrize(
+    ("answer", "attempts", "event", "asked", "charged"),
+    [
+        ("approve", 3, PaymentTaken(**O1, amount=TEN), 1, 10),
+        ("decline", 3, PaymentDeclined(**O1, reason="the card was declined"), 1, 0),
+        ("time out", 3, PaymentTimedOut(**O1), 3, 0),
+        ("lose the answer", 3, PaymentTaken(**O1, amount=TEN), 2, 10),
+        ("lose the answer", 1, PaymentTimedOut(**O1), 1, 10),
+    ],
+)
+def test_the_service_asks_with_one_key(answer, attempts, event, asked, charged):
+    """A charge through lab.send is asked for with the command's id as its only key, and its outcome is an event."""
+    gateway = Listening(answer)
+    domain = Domain(deciders=[orders], services=[payments(gateway, attempts)])
+    with Lab(domain=domain, threads=1) as lab:
+        receipt = lab.send(TakePayment(**O1, amount=TEN), command_id="take-1")
+        assert (receipt.events, receipt.stream, receipt.version) == ((event,), "payment/o-1", 1)
+        assert gateway.keys == ["take-1"] * asked
+        assert gateway.charged("o-1") == charged
+        again = lab.send(TakePayment(**O1, amount=TEN), command_id="take-1")  # answered from the log
+        assert (again.events, len(gateway.keys), lab.head) == ((event,), asked, 1)
+        back = lab.send(ReturnPayment(**O1)).events
+        assert back == (PaymentReturned(**O1, amount=Decimal(charged)),)
+        assert gateway.charged("o-1") == 0
