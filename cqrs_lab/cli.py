@@ -259,8 +259,7 @@ def _status(log: Log) -> dict[str, Any]:
         reached = head if served_as == "view" else position
         oldest = log.recorded_after(reached) if reached < head else None
         model = models.get(name.lower())
-        source = log.source if served_as == "view" else log.meaning
-        same = served_as == "saga" or (model is not None and model.fingerprint(models, source) == fingerprint)
+        same = served_as == "saga" or (model is not None and model.fingerprint(models, log.meaning) == fingerprint)
         servings.append(
             {
                 "model": name,

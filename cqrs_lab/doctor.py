@@ -398,8 +398,7 @@ class _Scan:
             head = self.database.execute(f"SELECT coalesce(max(position), 0) {self._all()}")[0][0]
             if position > head:
                 raise _Failed(f"it claims position {position:,}, but the log ends at {head:,}", _REBUILD)
-            source = self.log.source if served_as == "view" else self.log.meaning
-            if fingerprint != model.fingerprint(self.models, source):
+            if fingerprint != model.fingerprint(self.models, self.log.meaning):
                 raise _Failed("its rows come from another SELECT than the one declared now", _REBUILD)
             upto = head if served_as == "view" else position
             text = model.expanded(self.models, lambda table: self.log.window(table, to=upto))

@@ -71,8 +71,6 @@ class Served:
 
     @property
     def _fingerprint(self) -> str:
-        if self.as_ == "view":  # its text is kept, so the versions that the log holds count
-            return self.model.fingerprint(self._side.models, self._side.log.source)
         return self._side.fingerprint(self.model)
 
     # -- questions -------------------------------------------------------------------------------------------------
@@ -263,13 +261,13 @@ class Served:
     # -- text ------------------------------------------------------------------------------------------------------
 
     def _select(self) -> str:
+        self._check_fresh_text()
         columns = ", ".join(map(quote, self._columns))
-        stored = self._side.checkpoint(self.model, self.as_) is not None
-        if self.as_ == "view":  # one that was made for another text is not asked: a view is always true
-            stored = stored and self.state == "ok"
-        else:
-            self._check_fresh_text()
-        source = self._table if stored else f"({self.model.expanded(self._side.models, self._side.log.source)}\n)"
+        source = self._table
+        if self.as_ == "view":
+            # What DuckDB keeps of it is for other programs: here its text is asked as it reads now, because a version
+            # of an event may have come since that has to be lifted.
+            source = f"({self.model.expanded(self._side.models, self._side.log.source)}\n)"
         return f"SELECT {columns} FROM {source}"
 
     def _select_by_key(self) -> str:
