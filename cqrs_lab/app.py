@@ -246,8 +246,8 @@ class Lab:
         if len(personal) != 1:
             known = ", ".join(c.name for c in self._categories.values() if c.personal) or "none"
             raise DeclarationError(f"say which category with personal fields to forget {id!r} in; there are {known}")
-        with self._log.database.lock(APPEND), self._servings.remaking(personal[0].table) as (stale, strange):
-            return self._store.forget(personal[0], id, stale, strange)
+        with self._log.database.lock(APPEND), self._servings.remaking(personal[0].table) as (remake, strange):
+            return self._store.forget(personal[0], id, remake, strange)
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Write a consistent copy of the store, while it is open and in use; another notebook can then open it.

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from cqrs_lab.database import quote
 from cqrs_lab.log import Log
+from cqrs_lab.read.merge import Merge
 from cqrs_lab.read.models import ReadModel
 from cqrs_lab.read.serving import Servings
 from cqrs_lab.read.time_travel import Past
@@ -120,7 +121,7 @@ def _said(value: Any) -> str:
 def _touched(servings: Servings, model: ReadModel, position: int) -> list[tuple[Any, ...]]:
     """The keys whose rows an event may have changed."""
     keys = ", ".join(map(quote, model.keys))
-    if not isinstance(servings.merge(model), str):  # of a model that merges, the event's own fold has them
+    if isinstance(servings.way(model), Merge):  # of a model that merges, the event's own fold has them
         text = model.expanded(servings.models, servings.window(position - 1, position))
         return servings.log.database.execute(f"SELECT {keys} FROM ({text}\n) ORDER BY {keys}")
     old, new = (model.expanded(servings.models, servings.window(0, to)) for to in (position - 1, position))

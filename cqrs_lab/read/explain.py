@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cqrs_lab.database import quote
 from cqrs_lab.read.merge import Merge
 from cqrs_lab.read.models import ReadModel
+from cqrs_lab.read.touched import Touched
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Explanation:
     """How a serving works, for people to read.
 
     Attributes:
-        way: "view", "refresh", "merge" or "recompute all".
+        way: "view", "refresh", "merge", "touched keys" or "recompute all".
         reason: why this way.
         sql: what is done -> the statement that does it.
     """
@@ -37,7 +38,7 @@ class Explanation:
 def explain(
     model: ReadModel,
     served_as: str,
-    merge: Merge | str,
+    moves: Merge | Touched | str,
     expanded: Callable[[ReadModel, str], str],
     table: str,
     by_key: str,
@@ -45,7 +46,7 @@ def explain(
     """Return how a serving works.
 
     Args:
-        merge: how the read model merges, or the reason why it does not.
+        moves: how a projection of it moves; a text is the reason why all of it is made anew.
         expanded: (read model, condition on the events, empty for all) -> its text with layers and sources written out.
         table: the serving's table, quoted.
         by_key: the SELECT of one row.
@@ -57,15 +58,25 @@ def explain(
         way, reason = "refresh", "a materialized table is built whole at every refresh"
         sql = {"refresh": f"CREATE TABLE {table} AS\n{text}"}
     else:
-        stored = merge.stored() if isinstance(merge, Merge) else model
+        stored = moves.stored() if isinstance(moves, Merge) else model
         keys = ", ".join(map(quote, model.keys))
         build = f"CREATE TABLE {table} AS\n{expanded(stored, '')};"
         sql = {"rebuild": f"{build}\nALTER TABLE {table} ADD PRIMARY KEY ({keys})"}
-        if isinstance(merge, Merge):
+        if isinstance(moves, Merge):
             way, reason = "merge", "every column is made of aggregates whose halves combine"
             fold = expanded(stored, "«new events»")
-            sql["each batch"] = merge.statement(table, fold)
+            sql["each batch"] = moves.statement(table, fold)
+        elif isinstance(moves, Touched):
+            way, reason = "touched keys", moves.reason
+            for number, use in enumerate(moves.uses):
+                changed = f"SELECT * FROM {quote(f'changed rows of {use.name}')}"
+                sql[f"keys that {use.name} reaches"] = moves.keys_of(number, changed, _all)
+            sql["rows of these keys"] = moves.rows_of(quote("these keys"), _all)
         else:
-            way, reason = "recompute all", merge
+            way, reason = "recompute all", moves
             sql["each batch"] = sql["rebuild"]
     return Explanation(model.name, served_as, way, reason, {**sql, "a read by key": by_key})
+
+
+def _all(source: str) -> str:
+    return f"SELECT * FROM {quote(source)}"

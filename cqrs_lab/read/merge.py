@@ -92,22 +92,35 @@ class Merge:
 
     def statement(self, table: str, fold: str) -> str:
         """Return the statement that combines the rows of `table` with those that `fold` gives for the new events."""
+        names = ", ".join(map(quote, self._everything))
+        rows = f"{self._combined(table, fold)}\nSELECT {self._outputs()}\nFROM combined"
+        return f"INSERT OR REPLACE INTO {table} ({names})\n{rows}"
+
+    def moved(self, table: str, fold: str) -> str:
+        """Return the SELECT of the rows that the new events change: as they will be, and as they are in `_old`."""
+        return f"{self._combined(table, fold, ', old AS _old')}\nSELECT {self._outputs()}, _old\nFROM combined"
+
+    @property
+    def _everything(self) -> list[str]:
+        return [*self.columns, *(state.column for state in self.hidden)]
+
+    def _outputs(self) -> str:
+        return ",\n       ".join(
+            f"{self.outputs[name]} AS {quote(name)}" if name in self.outputs else quote(name)
+            for name in self._everything
+        )
+
+    def _combined(self, table: str, fold: str, more: str = "") -> str:
         keys = ", ".join(map(quote, self.model.keys))
         states = ",\n       ".join(
             state.combine.format(old=f"old.{quote(state.column)}", new=f"new.{quote(state.column)}")
             + f" AS {quote(state.column)}"
             for state in self.states
         )
-        everything = [*self.columns, *(state.column for state in self.hidden)]
-        outputs = ",\n       ".join(
-            f"{self.outputs[name]} AS {quote(name)}" if name in self.outputs else quote(name) for name in everything
-        )
         return (
-            f"INSERT OR REPLACE INTO {table} ({', '.join(map(quote, everything))})\n"
             f"WITH new AS (\n{fold}\n),\n"
-            f"combined AS (\nSELECT {keys}{',' if states else ''}\n       {states}\n"
-            f"FROM new LEFT JOIN {table} AS old USING ({keys})\n)\n"
-            f"SELECT {outputs}\nFROM combined"
+            f"combined AS (\nSELECT {keys}{',' if states else ''}\n       {states}{more}\n"
+            f"FROM new LEFT JOIN {table} AS old USING ({keys})\n)"
         )
 
 
@@ -168,12 +181,18 @@ def _check_shape(tree: Node, tables: Sequence[str]) -> None:
     if tree["having"] or tree["qualify"]:
         raise CannotMerge("it has HAVING or QUALIFY, which need the whole history of a row")
     source = tree["from_table"]
+    while source["type"] == "JOIN" and source["ref_type"] == "CROSS" and _is_unnest(source["right"]):
+        source = source["left"]  # the items of an event's own lists belong to that event alone
     if source["type"] != "BASE_TABLE" or source["table_name"].lower() not in tables:
         raise CannotMerge("it reads more than one table of events")
     if any(node.get("class") in ("SUBQUERY", "WINDOW") for node in nodes(tree)):
         raise CannotMerge("it has a subquery or a window")
     if len(tree["group_sets"]) > 1 or (not tree["group_expressions"] and tree["aggregate_handling"] == "STANDARD"):
         raise CannotMerge("it is not grouped by its key")
+
+
+def _is_unnest(source: Node) -> bool:
+    return bool(source["type"] == "TABLE_FUNCTION" and source["function"]["function_name"].lower() == "unnest")
 
 
 def _split(sql: str) -> tuple[list[tuple[int, int]], int]:

@@ -295,12 +295,12 @@ class EventStore:
             raise
 
     def forget(
-        self, category: Category, id: str, stale: Iterable[tuple[str, str]], strange: Iterable[tuple[str, str]]
+        self, category: Category, id: str, remake: Callable[[], None], strange: Iterable[tuple[str, str]]
     ) -> int:
-        """Erase the personal fields of a stream's events and what was made of them.
+        """Erase the personal fields of a stream's events and what was made of them, all in one transaction.
 
         Args:
-            stale: the servings (model, served_as) whose rows may hold them; they say that they need a rebuild.
+            remake: makes the rows of read models anew that may hold them.
             strange: servings that may hold them and cannot be rebuilt here; they go, and are made again when served.
 
         Returns:
@@ -317,13 +317,10 @@ class EventStore:
             self._database.execute("DELETE FROM snapshots WHERE stream_no = ?", [number])
             # What tells that a command comes again also tells something of what it said.
             self._database.execute("UPDATE commands SET digest = '' WHERE stream_no = ?", [number])
-            for model, served_as in stale:
-                self._database.execute(
-                    "UPDATE servings SET fingerprint = '' WHERE model = ? AND served_as = ?", [model, served_as]
-                )
             for model, served_as in strange:
                 self._database.execute("DELETE FROM servings WHERE model = ? AND served_as = ?", [model, served_as])
                 self._database.execute(f"DROP TABLE IF EXISTS {quote(served_as)}.{quote(model)}")
+            remake()
         return int(erased)
 
     def remembered(self, command_id: str, batch: Batch | None = None) -> Remembered | None:
