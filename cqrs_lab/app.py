@@ -9,7 +9,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID, uuid4
@@ -21,8 +21,10 @@ from cqrs_lab.errors import DeclarationError
 from cqrs_lab.log import APPEND, Log
 from cqrs_lab.messages import Command, Event, Query
 from cqrs_lab.read.models import ReadModel
+from cqrs_lab.read.moving import ServedAs
 from cqrs_lab.read.query_bus import QueryBus
-from cqrs_lab.read.serving import Served, ServedAs, Servings
+from cqrs_lab.read.serving import Served
+from cqrs_lab.read.servings import Servings
 from cqrs_lab.read.time_travel import Moment, Past, as_of
 from cqrs_lab.rows import Rows
 from cqrs_lab.subscriptions import Follower
@@ -107,6 +109,7 @@ class Lab:
             self._commands = CommandBus(self._store, handlers, policy=domain.policy, middleware=domain.middleware)
             self._followers: dict[str, Follower] = {}
             self._servings = Servings(self._log, domain.read_models)
+            self._store.beside = self._servings.running
             self._queries = QueryBus(self._servings, domain.queries)
         except BaseException:
             self._release()
@@ -123,6 +126,8 @@ class Lab:
         occurred_at: datetime | None = None,
         expected_version: int | None = None,
         actor: str | None = None,
+        wait_for: ReadModel | str | None = None,
+        timeout: float = 5,
     ) -> Receipt:
         """Carry out a command and return once its events are on disk. Safe from many threads.
 
@@ -133,6 +138,8 @@ class Lab:
             expected_version: the version of the stream that the sender has seen; the command is refused when the
                 stream has moved on since. None: whatever it is.
             actor: who sends it, for the domain's policy.
+            wait_for: a read model; return once its freshest serving tells the command's events.
+            timeout: seconds to wait for it.
 
         Returns:
             A receipt: position (of the last event), stream, version, events, command_id, correlation_id.
@@ -140,9 +147,10 @@ class Lab:
         Raises:
             RuleViolated: the domain says no.
             NotAllowed: the policy says no.
+            NotYet: the events are stored, but the read model to wait for does not tell them in time.
             UnknownCommand, ConcurrencyError, IdempotencyConflict, InvalidMessage, ReadOnlyStore, StoreFull.
         """
-        return self._commands.send(
+        receipt = self._commands.send(
             command,
             command_id=command_id,
             correlation_id=correlation_id,
@@ -150,6 +158,9 @@ class Lab:
             expected_version=expected_version,
             actor=actor,
         )
+        if wait_for is not None:
+            self._servings.running.reach(self._servings.find(wait_for), receipt.position, timeout)
+        return receipt
 
     def send_many(
         self,
@@ -325,26 +336,40 @@ class Lab:
 
     # -- the read side ---------------------------------------------------------------------------------------------
 
-    def serve(self, model: ReadModel | str, as_: ServedAs = "projection", mode: str = "manual") -> Served:
+    def serve(
+        self,
+        model: ReadModel | str,
+        as_: ServedAs = "projection",
+        mode: str | None = None,
+        *,
+        refresh_every: int | timedelta | None = None,
+    ) -> Served:
         """Serve a read model: built up to the head when it is new, attached to when the store has it.
 
         Args:
-            model: a read model, declared in the domain or made now, or the name of one.
+            model: a read model, declared in the domain or made now, or the name of one. A projection of one that is
+                built on others keeps these as projections, too.
             as_: "view" runs the SELECT at every read; "materialized" keeps its rows until refresh(); "projection"
-                keeps its rows and moves them forward by the new events at catch_up().
-            mode: "manual".
+                keeps its rows and moves them forward by the new events.
+            mode: how a projection moves: "manual" at catch_up(), "inline" in the transaction of every append,
+                "background" by a thread that wakes at every append. None: as it does, and "manual" when it is new.
+            refresh_every: refreshes a materialized table by a thread, after so many events or so much time.
 
         Raises:
             ReadModelRefused: the SELECT does not fit the log.
             ProjectionFailed: its rows do not fit its key.
+            NotServed: there is no such mode.
         """
-        return self._servings.serve(model, as_, mode)
+        return self._servings.serve(model, as_, mode, refresh_every)
 
     def catch_up(self) -> int:
         """Let every saga react to what is new, move every projection to the head, and return the head."""
-        for follower in self._followers.values():
-            follower.catch_up()
-        return self._servings.catch_up()
+        try:
+            for follower in self._followers.values():
+                follower.catch_up()
+        finally:
+            head = self._servings.catch_up()
+        return head
 
     def lag(self) -> Rows:
         """Return how far each serving is behind the log.
@@ -355,16 +380,42 @@ class Lab:
         """
         return self._servings.lag()
 
-    def ask(self, query: Query, *, served_as: ServedAs | None = None) -> Any:
+    def lag_history(self) -> Rows:
+        """Return how late the latest appends became visible in servings that move by themselves or were moved.
+
+        Returns:
+            Rows with model, served_as, position (of an append's last event) and seconds (from its commit until the
+            rows that tell it were committed).
+        """
+        noted = [vars(moved) for moved in self._servings.running.noted.copy()]
+        kinds = [
+            ("model", pa.string()),
+            ("served_as", pa.string()),
+            ("position", pa.int64()),
+            ("seconds", pa.float64()),
+        ]
+        return Rows.of(self._log, pa.Table.from_pylist(noted, schema=pa.schema(kinds)))
+
+    def ask(
+        self,
+        query: Query,
+        *,
+        served_as: ServedAs | None = None,
+        at_least: int | None = None,
+        timeout: float = 5,
+    ) -> Any:
         """Answer a query.
 
         Args:
             served_as: which serving to read; the freshest there is when None.
+            at_least: wait until it tells the log up to this position, such as that of a receipt: read your own writes.
+            timeout: seconds to wait for that.
 
         Raises:
             UnknownQuery, NotServed.
+            NotYet: it did not get there in time; says how far it got.
         """
-        return self._queries.ask(query, served_as=served_as)
+        return self._queries.ask(query, served_as=served_as, at_least=at_least, timeout=timeout)
 
     def as_of(
         self, *, position: int | None = None, recorded: Moment | None = None, occurred: Moment | None = None
@@ -394,6 +445,7 @@ class Lab:
 
     def close(self) -> None:
         """Close the lab; the last one over a file closes the file."""
+        self._servings.running.stop()
         self._release()
 
     def __enter__(self) -> Self:

@@ -23,6 +23,7 @@ or the branch that you can do something about::
     │   ├── NotServed                    the read model is not served that way here
     │   ├── RebuildNeeded                the stored rows come from another SELECT
     │   ├── ProjectionFailed             rows that the read model's table cannot hold
+    │   ├── NotYet                       the serving did not reach a position in time: `.position`
     │   └── QueryFailed                  DuckDB refused a statement
     └── StoreError
         ├── StoreLocked                  another process holds the file: `.pid`
@@ -174,7 +175,27 @@ class RebuildNeeded(QueryError):
 
 
 class ProjectionFailed(QueryError):
-    """A read model's rows could not be written, for example because its key is not unique."""
+    """A read model's rows could not be written, for example because its key is not unique.
+
+    Attributes:
+        model: name of the read model, None when it is not one.
+    """
+
+    def __init__(self, message: str, model: str | None = None) -> None:
+        super().__init__(message)
+        self.model = model
+
+
+class NotYet(QueryError):
+    """A serving did not reach the position that was asked for in the time that was given.
+
+    Attributes:
+        position: how far it got.
+    """
+
+    def __init__(self, message: str, position: int) -> None:
+        super().__init__(message)
+        self.position = position
 
 
 class QueryFailed(QueryError):

@@ -13,6 +13,9 @@ streams, read models and questions about the past all read through it.
 
 from __future__ import annotations
 
+import threading
+import time
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -48,6 +51,8 @@ class Heads:
         versions: category -> the (type, schema_version) that its table holds.
         appender: the thread that is appending.
         erasures: how often something was erased, which ends every state that is remembered.
+        moved: notified after every append.
+        commits: (position, time.perf_counter() of the commit) of the latest appends.
         streams: (stream_no, version) of streams written lately; only appends change it, under the append lock.
     """
 
@@ -60,6 +65,14 @@ class Heads:
     appender: int | None = None
     erasures: int = 0
     streams: LRUCache[str, tuple[int, int]] = field(default_factory=lambda: LRUCache(100_000))
+    moved: threading.Condition = field(default_factory=threading.Condition)
+    commits: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=10_000))
+
+    def tell(self) -> None:
+        """Wake whoever follows the log: an append was committed."""
+        with self.moved:
+            self.commits.append((self.position, time.perf_counter()))
+            self.moved.notify_all()
 
     def known(self, stream: str) -> tuple[int, int] | None:
         """Return (stream_no, version) of a stream, None when it is not known; from any thread."""

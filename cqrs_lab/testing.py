@@ -26,7 +26,7 @@ from cqrs_lab.app import Domain, Lab
 from cqrs_lab.errors import ConcurrencyError, DeclarationError, RuleViolated
 from cqrs_lab.messages import Command, Event, Id, Money, Recorded, Value, utc
 from cqrs_lab.read.models import ReadModel
-from cqrs_lab.read.serving import WAYS
+from cqrs_lab.read.moving import WAYS
 from cqrs_lab.write.decider import Decider
 from cqrs_lab.write.event_store import Context
 

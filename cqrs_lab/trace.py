@@ -17,7 +17,7 @@ from cqrs_lab.database import quote
 from cqrs_lab.log import Log
 from cqrs_lab.read.merge import Merge
 from cqrs_lab.read.models import ReadModel
-from cqrs_lab.read.serving import Servings
+from cqrs_lab.read.servings import Servings
 from cqrs_lab.read.time_travel import Past
 from cqrs_lab.rows import Rows
 

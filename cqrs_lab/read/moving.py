@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
 
 from cqrs_lab.database import quote
 from cqrs_lab.errors import ConstraintViolated, ProjectionFailed, QueryFailed
@@ -19,7 +20,23 @@ from cqrs_lab.read.models import ReadModel
 from cqrs_lab.read.touched import Touched
 
 if TYPE_CHECKING:
-    from cqrs_lab.read.serving import Servings
+    from cqrs_lab.read.servings import Servings
+
+ServedAs = Literal["view", "materialized", "projection"]
+WAYS: tuple[ServedAs, ...] = get_args(ServedAs)
+STORED = ("materialized", "projection")
+SERVINGS = "servings"  # the lock under which rows of servings move
+Way = Merge | Touched | str
+"""How a projection moves forward; a text is the reason why all of it is made anew."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a stored serving says of itself: its mode, the SELECT that made its rows, the position they tell."""
+
+    mode: str
+    fingerprint: str
+    position: int
 
 
 class Stored:
@@ -150,6 +167,11 @@ class Stored:
                 self._run(f"CREATE OR REPLACE TABLE {self.dirty} AS SELECT {self.keys} FROM {self.table} LIMIT 0")
         return head
 
+    def write_mode(self) -> None:
+        """Store another mode."""
+        with self.moving_to(self.position):
+            pass
+
     def create_view(self) -> None:
         """Make the view under its name, for whoever opens the file with DuckDB."""
         text = self.model.expanded(self._side.models, self._side.log.source)
@@ -164,14 +186,20 @@ class Stored:
             with nullcontext() if database.in_transaction else database.transaction():
                 yield
                 checkpoint = self._side.write_checkpoint(self.model, self.as_, self.mode, position)
-            self._side.checkpoints[self.model.name, self.as_] = checkpoint
+            if database.in_transaction:  # others may rely on it only once the whole is committed
+                self._side.pending[self.model.name, self.as_] = checkpoint
+            else:
+                self._side.checkpoints[self.model.name, self.as_] = checkpoint
         except ConstraintViolated as error:
             raise ProjectionFailed(
                 f"the rows of {self.model.name} do not fit its key ({', '.join(self.model.keys)}): {error}. "
-                "Group by the key, and leave out rows where it is NULL"
+                "Group by the key, and leave out rows where it is NULL",
+                self.model.name,
             ) from error
         except QueryFailed as error:
-            raise ProjectionFailed(f"the rows of {self.model.name} could not be made: {error}") from error
+            raise ProjectionFailed(
+                f"the rows of {self.model.name} could not be made: {error}", self.model.name
+            ) from error
         except KeyboardInterrupt:
             self._side.load_checkpoints()  # it may have come just after the commit
             raise

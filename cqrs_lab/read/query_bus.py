@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from cqrs_lab.errors import DeclarationError, NotServed, UnknownQuery
+from cqrs_lab.errors import DeclarationError, UnknownQuery
 from cqrs_lab.messages import Query
-from cqrs_lab.read.serving import WAYS, Served, ServedAs, Servings
+from cqrs_lab.read.moving import ServedAs
+from cqrs_lab.read.servings import Servings
 
 
 class QueryBus:
@@ -35,29 +36,13 @@ class QueryBus:
             servings.find(query.model)
             self.queries.append(query)
 
-    def ask(self, query: Query, *, served_as: ServedAs | None = None) -> Any:
-        """Answer a query.
-
-        Args:
-            served_as: which serving to read; the freshest there is when None.
-
-        Raises:
-            UnknownQuery: it is not among the domain's queries.
-            NotServed: its read model is not served that way.
-        """
+    def ask(
+        self, query: Query, *, served_as: ServedAs | None = None, at_least: int | None = None, timeout: float = 5
+    ) -> Any:
+        """Answer a query (see `Lab.ask`)."""
         if type(query) not in self.queries:
             known = ", ".join(q.__name__ for q in self.queries) or "none"
             raise UnknownQuery(f"{type(query).__name__} is not a query of this domain; its queries are {known}")
-        return query.answer(self._serving(query, served_as))
-
-    def _serving(self, query: Query, served_as: ServedAs | None) -> Served:
-        model = query.model
-        if served_as is None:
-            return self.servings.freshest(model)
-        if served_as not in WAYS:
-            raise NotServed(f"a read model is served as {', '.join(WAYS)}, not as {served_as!r}")
-        if self.servings.checkpoint(model, served_as) is None:
-            raise NotServed(
-                f"{model.name} is not served as {served_as} here; call lab.serve({model.name}, as_={served_as!r}) first"
-            )
-        return Served(self.servings, model, served_as)
+        if at_least is not None:
+            self.servings.running.reach(query.model, at_least, timeout, served_as)
+        return query.answer(self.servings.chosen(query.model, served_as))

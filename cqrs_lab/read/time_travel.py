@@ -16,7 +16,7 @@ from cqrs_lab.database import quote
 from cqrs_lab.errors import InvalidMoment
 from cqrs_lab.messages import utc
 from cqrs_lab.read.models import ReadModel
-from cqrs_lab.read.serving import Servings
+from cqrs_lab.read.servings import Servings
 from cqrs_lab.rows import Rows
 
 Moment = datetime | date

@@ -20,7 +20,8 @@ from cqrs_lab.app import Lab
 from cqrs_lab.database import quote
 from cqrs_lab.errors import QueryError, ReadOnlyStore
 from cqrs_lab.read.models import ReadModel
-from cqrs_lab.read.serving import WAYS, Served, ServedAs
+from cqrs_lab.read.moving import WAYS, ServedAs
+from cqrs_lab.read.serving import Served
 
 QUESTIONS = ("point", "list", "aggregate")
 # What people ask of the shop; any other read model is listed by its first column and counted by it.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ from cachetools import LRUCache
 
 from cqrs_lab.categories import Category, naive
 from cqrs_lab.database import quote
-from cqrs_lab.errors import ConcurrencyError, ConstraintViolated, DeclarationError, ReadOnlyStore
+from cqrs_lab.errors import ConcurrencyError, ConstraintViolated, DeclarationError, QueryError, ReadOnlyStore
 from cqrs_lab.log import APPEND, Log
 from cqrs_lab.messages import Event, Recorded, utc
 
@@ -108,6 +108,22 @@ class Batch:
         self.rows.setdefault(table, []).append(row)
 
 
+class Beside(Protocol):
+    """What moves with an append: the read models that are kept up to date in its transaction."""
+
+    def move(self, position: int) -> None:
+        """Move to a position, in the append's transaction."""
+
+    def refused(self, error: Exception) -> bool:
+        """Give up what made an append fail; return whether there is anything to give up."""
+
+    def committed(self, *, with_rows: bool) -> None:
+        """Go on after the commit; `with_rows` says whether `move` was called."""
+
+    def rolled_back(self) -> None:
+        """Forget what was moved."""
+
+
 class EventStore:
     """Appends to a log.
 
@@ -117,6 +133,7 @@ class EventStore:
         new_id: returns a fresh id.
 
     Attributes:
+        beside: what moves with every append, None for nothing.
         loaded: stream -> what its events fold to, of streams written lately; only under the append lock, and only
             while the heads tell the same version.
     """
@@ -124,6 +141,7 @@ class EventStore:
     def __init__(self, log: Log, *, clock: Callable[[], datetime], new_id: Callable[[], UUID]) -> None:
         self.log, self.clock, self.new_id = log, clock, new_id
         self.loaded: LRUCache[str, Any] = LRUCache(10_000)
+        self.beside: Beside | None = None
         self._known_types: dict[tuple[str, str], list[pa.DataType]] = {}
         self._database = log.database
         self._erasures = log.heads.erasures
@@ -225,9 +243,17 @@ class EventStore:
         for stream in batch.streams:
             heads.streams.pop(stream, None)
         try:
-            with self._storing(batch):
-                for table, rows in batch.rows.items():
-                    self._insert(table, rows)
+            while True:
+                try:
+                    with self._storing(batch, with_rows=True):
+                        for table, rows in batch.rows.items():
+                            self._insert(table, rows)
+                        if self.beside is not None:
+                            self.beside.move(batch.position)
+                    break
+                except QueryError as error:  # facts are stored, whatever a read model makes of them
+                    if self.beside is None or not self.beside.refused(error):
+                        raise
         except ConstraintViolated as error:
             stream, version = next(iter(batch.before.items()))
             number = self.log.stream_no(stream)
@@ -280,8 +306,8 @@ class EventStore:
         return Batch(now, heads.position, heads.stream_no)
 
     @contextmanager
-    def _storing(self, batch: Batch) -> Iterator[None]:
-        """A transaction after which the heads are where the batch ends."""
+    def _storing(self, batch: Batch, *, with_rows: bool = False) -> Iterator[None]:
+        """A transaction after which the heads are where the batch ends, and those who follow them are told."""
         heads = self.log.heads
         try:
             with self._database.transaction():
@@ -291,8 +317,13 @@ class EventStore:
             heads.position, heads.stream_no = batch.position, batch.stream_no
             heads.recorded_at = naive(batch.recorded_at)
         except BaseException:
+            if self.beside is not None:
+                self.beside.rolled_back()
             self.log.reload()  # an interrupt may have come just after the commit
             raise
+        heads.tell()
+        if self.beside is not None:
+            self.beside.committed(with_rows=with_rows)
 
     def forget(
         self, category: Category, id: str, remake: Callable[[], None], strange: Iterable[tuple[str, str]]

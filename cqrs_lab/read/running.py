@@ -1,0 +1,287 @@
+"""Running: servings that move by themselves.
+
+Owns the modes. A manual serving moves when it is told to. An inline one moves in the transaction of each append. One in
+the background is moved by a thread that wakes at each append, and so is a materialized table that is refreshed every so
+many events or seconds. One that fails never stops another, nor an append: it stays where it was, says why in `lag()`,
+and is tried again, by the thread after a pause that grows, or by whoever calls catch_up().
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from cqrs_lab.errors import CqrsLabError, NotServed, NotYet, ProjectionFailed, StoreClosed
+from cqrs_lab.read.models import ReadModel
+from cqrs_lab.read.moving import SERVINGS, ServedAs, Stored
+from cqrs_lab.subscriptions import Runner
+
+if TYPE_CHECKING:
+    from cqrs_lab.read.servings import Servings
+
+ATTEMPTS = 8  # in a row, before the thread leaves a failing serving alone
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 30.0  # seconds
+
+Key = tuple[str, str]
+"""The name of a read model and how it is served."""
+
+
+@dataclass
+class Failure:
+    """Why a serving does not move.
+
+    Attributes:
+        error: what it said.
+        attempts: how often it was tried in a row.
+        again_at: when the thread tries again (time.monotonic()), None when it does not.
+    """
+
+    error: str
+    attempts: int = 1
+    again_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Moved:
+    """One append that became visible in a serving.
+
+    Attributes:
+        position: of the append's last event.
+        seconds: from its commit to the commit of the rows.
+    """
+
+    model: str
+    served_as: str
+    position: int
+    seconds: float
+
+
+@dataclass
+class Running:
+    """The servings of one lab that move by themselves.
+
+    Attributes:
+        failures: what does not move, and why.
+        noted: how late the latest moves were.
+        moved: notified whenever rows have moved.
+    """
+
+    side: Servings
+    failures: dict[Key, Failure] = field(default_factory=dict)
+    noted: deque[Moved] = field(default_factory=lambda: deque(maxlen=100_000))
+    moved: threading.Condition = field(default_factory=threading.Condition)
+    runner: Runner | None = None
+    _refreshed: dict[Key, float] = field(default_factory=dict)
+
+    # -- one step --------------------------------------------------------------------------------------------------
+
+    def forward(self, stored: Stored, end: int | None = None) -> int:
+        """Move one serving to a position, the head when None, and note how that went.
+
+        Raises:
+            CqrsLabError: it stays where it was; see `failures`.
+        """
+        head = self.side.log.head
+        to = head if end is None else min(end, head)
+        return self._noting(stored, lambda: stored.forward(to) if stored.as_ == "projection" else stored.build(to))
+
+    def rebuild(self, stored: Stored) -> int:
+        """Make all rows of a serving anew, and note how that went."""
+        return self._noting(stored, lambda: stored.build(self.side.log.head))
+
+    def _noting(self, stored: Stored, move: Callable[[], int]) -> int:
+        with self.side.log.database.lock(SERVINGS):
+            start = stored.position
+            try:
+                reached = move()
+            except CqrsLabError as error:
+                self._failed((stored.model.name, stored.as_), error)
+                raise
+        if not self.side.log.database.in_transaction:
+            self.went_well(stored, start, reached)
+        return reached
+
+    def went_well(self, stored: Stored, start: int, reached: int) -> None:
+        """Note that rows have moved, for whoever waits for them."""
+        self.failures.pop((stored.model.name, stored.as_), None)
+        now, heads = time.perf_counter(), self.side.log.heads
+        with heads.moved:
+            for position, committed in reversed(heads.commits):
+                if position <= start:
+                    break
+                if position <= reached:
+                    self.noted.append(Moved(stored.model.name, stored.as_, position, now - committed))
+        with self.moved:
+            self.moved.notify_all()
+
+    def _failed(self, key: Key, error: BaseException) -> None:
+        attempts = self.failures[key].attempts + 1 if key in self.failures else 1
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempts) * random.uniform(0.5, 1)
+        again = time.monotonic() + pause if attempts < ATTEMPTS else None
+        self.failures[key] = Failure(f"{type(error).__name__}: {error}", attempts, again)
+
+    # -- inline: part of an append (see `EventStore`) ----------------------------------------------------------------
+
+    def move(self, position: int) -> None:
+        """Move the inline servings, in the transaction of an append."""
+        for stored in self._of_mode("inline"):
+            if (stored.model.name, stored.as_) not in self.failures:
+                with self.side.log.database.lock(SERVINGS):
+                    stored.forward(position)
+
+    def refused(self, error: Exception) -> bool:
+        """Stop the inline serving that made an append fail; return whether it was one."""
+        if not isinstance(error, ProjectionFailed) or error.model is None:
+            return False
+        for stored in self._of_mode("inline"):
+            if error.model in self.side.below(stored.model):
+                self._failed((stored.model.name, stored.as_), error)
+        return True
+
+    def committed(self, *, with_rows: bool) -> None:
+        """Go on after an append.
+
+        Args:
+            with_rows: whether the inline servings moved with it; a table is appended first and followed then.
+        """
+        self.side.commit_pending()
+        for stored in [] if with_rows else self._of_mode("inline"):
+            if (stored.model.name, stored.as_) not in self.failures:
+                self._try(stored)
+        with self.moved:
+            self.moved.notify_all()
+
+    def rolled_back(self) -> None:
+        """Forget the places that rows had in a transaction that was not committed."""
+        self.side.pending.clear()
+
+    # -- background ------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """See that a thread moves what moves in the background."""
+        if self.runner is None or not self.runner.is_alive:
+            self.runner = Runner(self.side.log.heads, weakref.WeakMethod(self.work))
+        self.runner.wake()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything is there for the thread."""
+        return bool(self._of_mode("background") or self._of_mode("every"))
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self.runner is not None and self.runner.is_alive
+
+    def work(self) -> float | None:
+        """Move what is due; return the seconds until something else is, None when only an append can bring it."""
+        waits = []
+        for stored in [*self._of_mode("background"), *self._of_mode("every")]:
+            key = (stored.model.name, stored.as_)
+            failure = self.failures.get(key)
+            if failure is not None and (failure.again_at is None or failure.again_at > time.monotonic()):
+                waits += [] if failure.again_at is None else [failure.again_at - time.monotonic()]
+                continue
+            wait = self._until_due(stored, key)
+            if wait is None:
+                continue
+            if wait > 0:
+                waits.append(wait)
+                continue
+            self._refreshed[key] = time.monotonic()
+            self._try(stored)
+            if key in self.failures:
+                waits.append(_FIRST_PAUSE)
+        return max(min(waits), 0.001) if waits else None
+
+    def _until_due(self, stored: Stored, key: Key) -> float | None:
+        """Seconds until a serving is to be moved, 0 for now, None when an append has to come first."""
+        behind = self.side.log.head - stored.position
+        if behind <= 0:
+            return None
+        if stored.mode == "background":
+            return 0.0
+        _, number, unit = stored.mode.split(" ")
+        if unit == "events":
+            return 0.0 if behind >= int(number) else None
+        return max(0.0, self._refreshed.get(key, 0.0) + float(number) - time.monotonic())
+
+    def _try(self, stored: Stored) -> None:
+        try:
+            self.forward(stored)
+        except StoreClosed:
+            raise
+        except CqrsLabError:
+            pass  # noted
+
+    def _of_mode(self, mode: str) -> list[Stored]:
+        return [
+            Stored(self.side, self.side.models[name.lower()], as_, checkpoint.mode)
+            for (name, as_), checkpoint in sorted(self.side.checkpoints.items())
+            if checkpoint.mode.split(" ")[0] == mode and name.lower() in self.side.models and as_ != "view"
+        ]
+
+    # -- waiting ---------------------------------------------------------------------------------------------------
+
+    def reach(self, model: ReadModel, position: int, timeout: float, served_as: ServedAs | None = None) -> None:
+        """Return once a serving of a read model tells the log up to a position.
+
+        What does not move by itself is moved.
+
+        Raises:
+            NotYet: it did not get there in time, or it fails; says how far it got and why.
+            NotServed: the position is not in the log.
+        """
+        if position > self.side.log.head:
+            raise NotServed(f"position {position:,} is not in the log, which ends at {self.side.log.head:,}")
+        until = time.monotonic() + timeout
+        served = self.side.chosen(model, served_as)
+        while served.position < position:
+            stored = served.stored
+            if stored.mode == "manual":
+                self.forward(stored)
+                return
+            failure = self.failures.get((stored.model.name, stored.as_))
+            left = until - time.monotonic()
+            if left <= 0 or (failure is not None and failure.again_at is None):
+                why = f"; it fails: {failure.error}" if failure else ""
+                raise NotYet(
+                    f"{model.name} as {stored.as_} ({stored.mode}) is at position {served.position:,} and not yet at "
+                    f"{position:,} after {timeout:g} s{why}. Wait longer, or look at lab.lag()",
+                    served.position,
+                )
+            with self.moved:
+                if served.position < position:
+                    self.moved.wait(min(left, 0.5))
+
+    def stop(self) -> None:
+        """Stop the thread and wait for it."""
+        if self.runner is not None:
+            self.runner.stop()
+
+
+def mode_of(mode: str | None, as_: str, refresh_every: int | timedelta | None) -> str | None:
+    """Return a mode as it is stored, None to leave it as it is.
+
+    Raises:
+        NotServed: there is no such mode, or not for this way of serving.
+    """
+    if refresh_every is not None:
+        if as_ != "materialized":
+            raise NotServed("refresh_every is for materialized tables; a projection has mode='background'")
+        seconds = refresh_every.total_seconds() if isinstance(refresh_every, timedelta) else None
+        amount = refresh_every if seconds is None else seconds
+        if isinstance(amount, bool) or not isinstance(amount, (int, float)) or amount <= 0:
+            raise NotServed(f"refresh_every={refresh_every!r} is neither a number of events nor a time above 0")
+        return f"every {amount} events" if seconds is None else f"every {seconds:g} seconds"
+    allowed: Iterable[str] = ("manual", "inline", "background") if as_ == "projection" else ("manual",)
+    if mode is not None and mode not in allowed:
+        raise NotServed(f"a {as_} moves in the mode {', '.join(allowed)}, not {mode!r}")
+    return mode
