@@ -136,7 +136,11 @@ class Stored:
             read = self._side.reader(other.position)
             for number, use in enumerate(way.uses):
                 if use.name == self.model.name.lower():
-                    other._note(way.keys_of(number, f"{before} UNION ALL BY NAME {after}", read))
+                    try:
+                        other._note(way.keys_of(number, f"{before} UNION ALL BY NAME {after}", read))
+                    except QueryFailed as error:  # its fault, and not that of the rows that move
+                        name = other.model.name
+                        raise ProjectionFailed(f"the keys of {name} could not be told: {error}", name) from error
 
     # -- anew ------------------------------------------------------------------------------------------------------
 
@@ -166,6 +170,11 @@ class Stored:
             if isinstance(way, Touched):
                 self._run(f"CREATE OR REPLACE TABLE {self.dirty} AS SELECT {self.keys} FROM {self.table} LIMIT 0")
         return head
+
+    def set_aside(self) -> None:
+        """Say that the rows need a rebuild: what would have to be made anew could not be told."""
+        self._run("UPDATE servings SET fingerprint = '' WHERE model = ? AND served_as = ?", [self.model.name, self.as_])
+        self._side.load_checkpoints()
 
     def write_mode(self) -> None:
         """Store another mode."""

@@ -100,7 +100,13 @@ class Running:
         with self.side.log.database.lock(SERVINGS):
             start = stored.position
             try:
-                reached = move()
+                while True:
+                    try:
+                        reached = move()
+                        break
+                    except ProjectionFailed as error:
+                        if not self._set_aside(error, stored.model):
+                            raise
             except CqrsLabError as error:
                 self._failed((stored.model.name, stored.as_), error)
                 raise
@@ -121,6 +127,17 @@ class Running:
         with self.moved:
             self.moved.notify_all()
 
+    def _set_aside(self, error: ProjectionFailed, moving: ReadModel | None = None) -> bool:
+        """Leave a projection out that is built on the one that moves and fails at that; return whether there is one."""
+        if error.model is None or (moving is not None and error.model in self.side.below(moving)):
+            return False
+        other = self.side.stored(self.side.find(error.model))
+        if self.side.log.database.in_transaction or not other.is_fit:
+            return False
+        other.set_aside()
+        self._failed((other.model.name, other.as_), error)
+        return True
+
     def _failed(self, key: Key, error: BaseException) -> None:
         attempts = self.failures[key].attempts + 1 if key in self.failures else 1
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempts) * random.uniform(0.5, 1)
@@ -140,10 +157,11 @@ class Running:
         """Stop the inline serving that made an append fail; return whether it was one."""
         if not isinstance(error, ProjectionFailed) or error.model is None:
             return False
-        for stored in self._of_mode("inline"):
-            if error.model in self.side.below(stored.model):
-                self._failed((stored.model.name, stored.as_), error)
-        return True
+        inline = self._of_mode("inline")
+        guilty = [stored for stored in inline if error.model in self.side.below(stored.model)]
+        for stored in guilty:
+            self._failed((stored.model.name, stored.as_), error)
+        return bool(guilty) or self._set_aside(error)
 
     def committed(self, *, with_rows: bool) -> None:
         """Go on after an append.
