@@ -615,9 +615,9 @@ def test_ctrl_c_is_for_one_thread_alone(when, monkeypatch):
     gate, storing, left = Gate(), EventStore._storing, [2]
 
     @contextmanager
-    def interrupted(self, batch):
+    def interrupted(self, batch, **rest):
         left[0] -= 1
-        with storing(self, batch):
+        with storing(self, batch, **rest):
             yield
             if not left[0] and when == "before the commit":
                 raise KeyboardInterrupt
