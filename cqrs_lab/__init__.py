@@ -3,6 +3,7 @@
 from cqrs_lab.app import Domain, Lab, open_shop
 from cqrs_lab.messages import Command, Event, Personal, Query, Value
 from cqrs_lab.read.models import ReadModel
+from cqrs_lab.read.projections import Projection
 from cqrs_lab.write.decider import Decider, Service
 from cqrs_lab.write.sagas import Saga
 
@@ -13,6 +14,7 @@ __all__ = [
     "Event",
     "Lab",
     "Personal",
+    "Projection",
     "Query",
     "ReadModel",
     "Saga",

@@ -18,16 +18,19 @@ import pyarrow as pa
 
 from cqrs_lab.database import MEMORY, Database
 from cqrs_lab.errors import DeclarationError
+from cqrs_lab.fork import Drop, Edit, Injected, change_log, copy_log
 from cqrs_lab.log import APPEND, Log
 from cqrs_lab.messages import Command, Event, Query
+from cqrs_lab.read.history import history
 from cqrs_lab.read.models import ReadModel
 from cqrs_lab.read.moving import ServedAs
-from cqrs_lab.read.query_bus import QueryBus
+from cqrs_lab.read.projections import Projection
+from cqrs_lab.read.query_bus import QueryBus, QueryMiddleware
 from cqrs_lab.read.serving import Served
 from cqrs_lab.read.servings import Servings
-from cqrs_lab.read.time_travel import Moment, Past, as_of
+from cqrs_lab.read.time_travel import Moment, Past, as_of, diff
 from cqrs_lab.rows import Rows
-from cqrs_lab.subscriptions import Follower
+from cqrs_lab.subscriptions import DeadLetters, Follower, OnError
 from cqrs_lab.trace import Trace, trace
 from cqrs_lab.write.append_table import append_table
 from cqrs_lab.write.bulk import Table
@@ -48,20 +51,24 @@ class Domain:
     Args:
         deciders: the write side, one for each category of streams.
         read_models: the read side; a model that reads another one comes after it.
+        projections: read models whose rows handlers in Python make.
         queries: the questions that can be asked.
         services: the world outside that commands can reach.
         sagas: processes over several streams; each is set to work by `Lab.follow`.
         policy: (command, who sends it) -> None when that is allowed, else the reason why not.
         middleware: what else happens around every command (see `cqrs_lab.write.middleware`), outermost first.
+        query_middleware: what else happens around every query (see `cqrs_lab.read.query_bus`), outermost first.
     """
 
     deciders: Sequence[Decider] = ()
     read_models: Sequence[ReadModel] = ()
+    projections: Sequence[Projection] = ()
     queries: Sequence[type[Query]] = ()
     services: Sequence[Service] = ()
     sagas: Sequence[Saga] = ()
     policy: Policy | None = None
     middleware: Sequence[Middleware] = ()
+    query_middleware: Sequence[QueryMiddleware] = ()
 
 
 class Lab:
@@ -74,6 +81,8 @@ class Lab:
         threads: DuckDB's worker threads; all cores when None.
         clock: returns the time now, aware; for reproducible notebooks and tests.
         new_id: returns a fresh UUID; likewise.
+        cache_seconds: how long an answer of a query is kept at most, until rows change that it depended on; None keeps
+            none.
 
     Raises:
         StoreError: the file cannot be opened (see `cqrs_lab.errors`).
@@ -89,6 +98,7 @@ class Lab:
         threads: int | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         new_id: Callable[[], UUID] = uuid4,
+        cache_seconds: float | None = None,
     ) -> None:
         database = Database.open(path, read_only=read_only, threads=threads)
         try:
@@ -108,9 +118,11 @@ class Lab:
             handlers = [*domain.deciders, *domain.services]
             self._commands = CommandBus(self._store, handlers, policy=domain.policy, middleware=domain.middleware)
             self._followers: dict[str, Follower] = {}
-            self._servings = Servings(self._log, domain.read_models)
+            self._servings = Servings(self._log, [*domain.read_models, *domain.projections])
             self._store.beside = self._servings.running
-            self._queries = QueryBus(self._servings, domain.queries)
+            self._queries = QueryBus(
+                self._servings, domain.queries, middleware=domain.query_middleware, cache_seconds=cache_seconds
+            )
         except BaseException:
             self._release()
             raise
@@ -198,7 +210,7 @@ class Lab:
     @property
     def middleware(self) -> list[str]:
         """What happens around every command, outermost first."""
-        return [getattr(step, "__name__", type(step).__name__.lower()) for step in self._commands.middleware]
+        return _names(self._commands.middleware)
 
     def command_times(self) -> Rows:
         """Return how long the latest commands of this lab took.
@@ -206,34 +218,41 @@ class Lab:
         Returns:
             Rows with command, outcome ("done" or the name of an error) and ms.
         """
-        noted = [(name, outcome, seconds * 1000) for name, outcome, seconds in list(self._commands.times.noted)]
-        columns = list(zip(*noted, strict=True)) or [(), (), ()]
-        kinds = {"command": pa.string(), "outcome": pa.string(), "ms": pa.float64()}
-        arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds.values(), strict=True)]
-        return Rows.of(self._log, pa.table(arrays, names=list(kinds)))
+        return self._times("command", self._commands.times.noted)
 
-    def follow(self, saga: Saga | str, *, after: int | None = None) -> Follower:
+    def _times(self, kind: str, noted: Iterable[tuple[str, str, float]]) -> Rows:
+        schema = pa.schema([(kind, pa.string()), ("outcome", pa.string()), ("ms", pa.float64())])
+        rows = [{kind: name, "outcome": outcome, "ms": seconds * 1000} for name, outcome, seconds in list(noted)]
+        return Rows.of(self._log, pa.Table.from_pylist(rows, schema=schema))
+
+    def follow(self, saga: Saga | str, *, after: int | None = None, on_error: OnError | None = None) -> Follower:
         """Set a saga to work; it reacts to new events at every `catch_up`, its own or the lab's.
 
         Args:
             saga: one of the domain's sagas, or its name.
             after: the position to begin behind when it works on this store for the first time: None for the head, so
                 that it leaves history alone, 0 for all of the log.
+            on_error: "stop" before an event that fails, or set it aside as a "dead letter" and go on. None: as it
+                does, and "stop" when it is new.
 
         Returns:
             The follower: `.catch_up()`, `.position`.
 
         Raises:
-            DeclarationError: the domain declares no such saga.
+            DeclarationError: the domain declares no such saga, or a read model has its name.
         """
         name = saga if isinstance(saga, str) else saga.name
         found = next((s for s in self.domain.sagas if s.name == name), None)
         if found is None:
             known = ", ".join(s.name for s in self.domain.sagas) or "none"
             raise DeclarationError(f"the domain declares no saga {name!r}; there are {known}")
+        if name in (model.name for model in self._servings.models.values()):
+            raise DeclarationError(f"a saga and a read model are both called {name!r}; give one another name")
         if name not in self._followers:
             process = Process(found, self._commands)
-            self._followers[name] = Follower(self._log, name, "saga", found.followed, process.handle, after)
+            self._followers[name] = Follower(self._log, name, "saga", found.followed, process.handle, after, on_error)
+        elif on_error is not None:
+            self._followers[name].dead.tell(name, on_error)
         return self._followers[name]
 
     def forget(self, id: str, category: str | None = None) -> int:
@@ -343,6 +362,8 @@ class Lab:
         mode: str | None = None,
         *,
         refresh_every: int | timedelta | None = None,
+        on_error: OnError | None = None,
+        keep_history: bool | None = None,
     ) -> Served:
         """Serve a read model: built up to the head when it is new, attached to when the store has it.
 
@@ -354,13 +375,19 @@ class Lab:
             mode: how a projection moves: "manual" at catch_up(), "inline" in the transaction of every append,
                 "background" by a thread that wakes at every append. None: as it does, and "manual" when it is new.
             refresh_every: refreshes a materialized table by a thread, after so many events or so much time.
+            on_error: what a projection does with an event that fails, after some attempts: "stop" before it, or set it
+                aside as a "dead letter" and go on as if it was not in the log. None: as it does, and "stop" when it is
+                new.
+            keep_history: keep the past of a projection's rows, so that `as_of` a position or a time of recording looks
+                it up and folds some thousand events at most; False ends that, None leaves it. One that does not merge
+                keeps the past of those that it is built on. An inline projection's is moved on by catch_up().
 
         Raises:
             ReadModelRefused: the SELECT does not fit the log.
             ProjectionFailed: its rows do not fit its key.
             NotServed: there is no such mode.
         """
-        return self._servings.serve(model, as_, mode, refresh_every)
+        return self._servings.serve(model, as_, mode, refresh_every, on_error, keep_history)
 
     def catch_up(self) -> int:
         """Let every saga react to what is new, move every projection to the head, and return the head."""
@@ -372,13 +399,46 @@ class Lab:
         return head
 
     def lag(self) -> Rows:
-        """Return how far each serving is behind the log.
+        """Return how far each serving, and each saga at work, is behind the log.
 
         Returns:
             Rows with model, served_as, mode, position, head, events_behind, seconds_behind (age of the oldest event
-            not yet applied), state and error.
+            not yet applied), state ("ok, 2 dead letters" when some were set aside) and error.
         """
-        return self._servings.lag()
+        return self._servings.lag(followers=self._followers.values())
+
+    def dead_letters(self) -> Rows:
+        """Return the events that projections and sagas have set aside because they failed at them.
+
+        Returns:
+            Rows with model, position, stream, type, occurred_at, data (the event's fields as JSON), error, attempts and
+            at (when it failed last).
+        """
+        return DeadLetters(self._log).rows()
+
+    def retry_dead_letters(self, model: ReadModel | str | None = None) -> int:
+        """Try again what was set aside, after what was wrong is mended; what fails again stays.
+
+        A saga, or a projection in Python, gets these events now, in order of position, though later ones went before; a
+        projection from a SELECT, or one with other handlers than before, is made anew with them.
+
+        Args:
+            model: a read model or saga, or its name; all of them when None.
+
+        Returns:
+            How many events are no dead letters any more.
+
+        Raises:
+            UnknownReadModel: there is none of that name here.
+        """
+        names = DeadLetters(self._log).names if model is None else [model if isinstance(model, str) else model.name]
+        done = 0
+        for name in names:
+            if name in self._followers:
+                done += self._followers[name].retry()
+            elif model is not None or name.lower() in self._servings.models:
+                done += self._servings.running.retry(self._servings.find(name))
+        return done
 
     def lag_history(self) -> Rows:
         """Return how late the latest appends became visible in servings that move by themselves or were moved.
@@ -417,6 +477,19 @@ class Lab:
         """
         return self._queries.ask(query, served_as=served_as, at_least=at_least, timeout=timeout)
 
+    @property
+    def query_middleware(self) -> list[str]:
+        """What happens around every query, outermost first."""
+        return _names(self._queries.middleware)
+
+    def query_times(self) -> Rows:
+        """Return how long the latest queries of this lab took.
+
+        Returns:
+            Rows with query, outcome ("done", "cached" or the name of an error) and ms.
+        """
+        return self._times("query", self._queries.times.noted)
+
     def as_of(
         self, *, position: int | None = None, recorded: Moment | None = None, occurred: Moment | None = None
     ) -> Past:
@@ -435,6 +508,72 @@ class Lab:
             InvalidMoment: naive, or outside the log.
         """
         return as_of(self._servings, position=position, recorded=recorded, occurred=occurred)
+
+    def history(self, model: ReadModel | str, *key: Any) -> Rows:
+        """Return how one row became what it is: a row for each event that changed it.
+
+        Returns:
+            Rows with position, type, occurred_at and recorded_at of the event, the row after it (empty where the event
+            made it vanish) and changed (the names of the columns that the event changed), in order of position.
+        """
+        return history(self._servings, model, key)
+
+    def diff(self, model: ReadModel | str, a: int | Moment | Past | Lab, b: int | Moment | Past | Lab) -> Rows:
+        """Return what is different in a read model between two moments, or between two worlds.
+
+        Args:
+            a: a position, a time (of recording; a date means its end in UTC), a past that `as_of` gave, also of another
+                lab, or a lab, such as a fork, which stands for all that it holds.
+            b: likewise.
+
+        Returns:
+            Rows with change ("added", "removed" or "changed"), the key, before and after (the whole row, empty where
+            there is none), of the rows that differ, ordered by key.
+        """
+        one, other = (m.as_of(position=m.head) if isinstance(m, Lab) else m for m in (a, b))
+        return diff(model, one, other, self._servings)
+
+    def fork(
+        self,
+        position: int | None = None,
+        *,
+        recorded: Moment | None = None,
+        occurred: Moment | None = None,
+        drop: Drop | None = None,
+        edit: Edit | None = None,
+        inject: Sequence[Injected] = (),
+    ) -> Lab:
+        """Return another world: a lab of its own, in memory, over the log up to a moment, with or without changes.
+
+        Without changes it has the same positions, versions and ids; with some, positions and versions are counted anew
+        and no command is remembered. What is sent to it stays in it, but for what the domain's services do outside of
+        the store: a gateway that takes money takes it here, too.
+
+        Args:
+            position: the log up to this position; recorded, occurred: as for `as_of`. None: all of it.
+            drop: events to leave out: a set of positions, streams and types, or a predicate of one as `events` gives
+                it, with its data as a dict.
+            edit: position -> the fields that are to be others, or a function of a recorded event that returns another
+                one, None to leave it. Its times and ids stay.
+            inject: (event, occurred_at), to come at the end, or (event, occurred_at, position that it comes after).
+
+        Raises:
+            InvalidMoment, InvalidMessage, DeclarationError: nothing was made.
+        """
+        last = self.head if position is None else position
+        at = self.as_of(position=last, recorded=recorded, occurred=occurred)
+        threads = self._log.database.execute("SELECT current_setting('threads')")[0][0]
+        domain, clock, new_id = self.domain, self._store.clock, self._store.new_id
+        fork = Lab(domain=domain, threads=threads, clock=clock, new_id=new_id)
+        try:
+            copy_log(self._log, fork._log, at.position)
+            change_log(fork._store, occurred=at.occurred, drop=drop, edit=edit, inject=inject)
+            for model in self._servings.models.values():
+                fork._servings.find(model)
+        except BaseException:
+            fork.close()
+            raise
+        return fork
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -461,6 +600,10 @@ class Lab:
         return f"<Lab {self.path}: {self.head:,} events in {categories}>"
 
 
+def _names(steps: Iterable[Any]) -> list[str]:
+    return [getattr(step, "__name__", type(step).__name__.lower()).lstrip("_") for step in steps]
+
+
 def open_shop(
     path: str | os.PathLike[str] = MEMORY,
     *,
@@ -471,13 +614,15 @@ def open_shop(
     gateway: PaymentGateway | None = None,
     policy: Policy | None = None,
     middleware: Sequence[Middleware] = (),
+    query_middleware: Sequence[QueryMiddleware] = (),
+    cache_seconds: float | None = None,
 ) -> Lab:
     """Open a lab over the example shop (see `cqrs_lab.shop`); other arguments as for Lab.
 
     Args:
         gateway: what takes payments; a simulated one that approves when None.
         policy: who may send which command; everybody all when None.
-        middleware: what else happens around every command.
+        middleware, query_middleware: what else happens around every command and every query.
     """
     from cqrs_lab import shop
 
@@ -489,5 +634,14 @@ def open_shop(
         sagas=[shop.fulfilment],
         policy=policy,
         middleware=middleware,
+        query_middleware=query_middleware,
     )
-    return Lab(path, domain=domain, read_only=read_only, threads=threads, clock=clock, new_id=new_id)
+    return Lab(
+        path,
+        domain=domain,
+        read_only=read_only,
+        threads=threads,
+        clock=clock,
+        new_id=new_id,
+        cache_seconds=cache_seconds,
+    )

@@ -30,6 +30,7 @@ from cqrs_lab.app import open_shop
 from cqrs_lab.database import quote
 from cqrs_lab.errors import CqrsLabError
 from cqrs_lab.log import Log
+from cqrs_lab.subscriptions import DeadLetters
 from cqrs_lab.workbench.importers import load_olist
 
 
@@ -240,6 +241,46 @@ def trace(
             _fail(f"nothing in {db} carries the correlation id {correlation_id}; receipts and lab.events() show it")
 
 
+@app.command("dead-letters", epilog=_examples("dead-letters --db shop.duckdb", "dead-letters --db shop.duckdb --json"))
+def dead_letters(
+    db: Annotated[Path, typer.Option("--db", metavar="FILE", help="The store; it is opened read-only.")],
+    as_json: Json = False,
+) -> None:
+    """List the events that projections and sagas have set aside because they failed at them.
+
+    Once what was wrong is mended, lab.retry_dead_letters() tries them again.
+    """
+    with doctors.reading(db) as log:
+        letters = DeadLetters(log).rows().dicts()
+    if as_json:
+        times = ("occurred_at", "at")
+        _print_json([{k: v.isoformat() if k in times else v for k, v in letter.items()} for letter in letters])
+        return
+    _print(f"{db}: {len(letters):,} dead letters.")
+    columns = ["model", "position", "stream", "type", "error", "attempts"]
+    _table("Dead letters", columns, [[letter[column] for column in columns] for letter in letters])
+
+
+@app.command(epilog=_examples("rebuild order_summary --db shop.duckdb"))
+def rebuild(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A read model of the shop that the store serves.")],
+    db: Annotated[Path, typer.Option("--db", metavar="FILE", help="The store.")],
+) -> None:
+    """Make the stored rows of a read model anew from all events; the old ones serve until then."""
+    known = doctors.shop_models()
+    if model.lower() not in known:
+        _fail(f"{model!r} is no read model of the shop; there are {', '.join(m.name for m in known.values())}")
+    with doctors.reading(db) as log:  # before anything is made in a store of another domain
+        found = "SELECT served_as FROM servings WHERE lower(model) = ? AND served_as IN ('materialized', 'projection')"
+        ways = [way for (way,) in log.database.execute(found, [model.lower()])]
+    if not ways:
+        _fail(f"{db} keeps no rows of {model}; serve it there first with lab.serve({model!r})")
+    with Console(stderr=True).status("Rebuilding ..."), open_shop(db) as lab:
+        for way in ways:
+            position = lab.serve(model, way).rebuild()
+            _print(f"{model} as {way}: made anew up to position {position:,}.")
+
+
 def _status(log: Log) -> dict[str, Any]:
     """Return what `status` shows; times in ISO format, UTC."""
     ask, head, now = log.database.execute, log.head, datetime.now(UTC)
@@ -252,7 +293,7 @@ def _status(log: Log) -> dict[str, Any]:
         name: (min if name.startswith("first") else max)((c[name] for c in categories if c["events"]), default=None)
         for name in _TIMES
     }
-    models, servings = doctors.shop_models(), []
+    models, servings, letters = doctors.shop_models(), [], DeadLetters(log)
     for name, served_as, mode, position, fingerprint in ask(
         "SELECT model, served_as, mode, position, fingerprint FROM servings ORDER BY model, served_as"
     ):
@@ -260,6 +301,7 @@ def _status(log: Log) -> dict[str, Any]:
         oldest = log.recorded_after(reached) if reached < head else None
         model = models.get(name.lower())
         same = served_as == "saga" or (model is not None and model.fingerprint(models, log.meaning) == fingerprint)
+        good = letters.state(name) if served_as in ("projection", "saga") else "ok"
         servings.append(
             {
                 "model": name,
@@ -268,7 +310,7 @@ def _status(log: Log) -> dict[str, Any]:
                 "position": reached,
                 "events_behind": head - reached,
                 "seconds_behind": round(max((now - oldest).total_seconds(), 0.0), 3) if oldest else 0.0,
-                "state": "ok" if same else "not the shop's" if model is None else "rebuild needed",
+                "state": good if same else "not the shop's" if model is None else "rebuild needed",
             }
         )
     return {"head": head, **whole, "categories": categories, "servings": servings}

@@ -190,10 +190,10 @@ class NotYet(QueryError):
     """A serving did not reach the position that was asked for in the time that was given.
 
     Attributes:
-        position: how far it got.
+        position: how far it got; None when nobody knows.
     """
 
-    def __init__(self, message: str, position: int) -> None:
+    def __init__(self, message: str, position: int | None = None) -> None:
         super().__init__(message)
         self.position = position
 

@@ -35,7 +35,10 @@ from cqrs_lab.rows import Rows
 FORMAT = 2
 APPEND = "append"  # the lock under which the log grows
 
-TABLES = ("store", "categories", "streams", "commands", "servings", "snapshots")
+TABLES = ("store", "categories", "streams", "commands", "servings", "snapshots", "dead_letters")
+
+_DEAD_LETTERS = """CREATE TABLE IF NOT EXISTS dead_letters (model VARCHAR, position BIGINT, type VARCHAR NOT NULL,
+    error VARCHAR NOT NULL, attempts INTEGER NOT NULL, "at" TIMESTAMP NOT NULL, PRIMARY KEY (model, position))"""
 
 
 @dataclass
@@ -212,6 +215,7 @@ class Log:
         types: Iterable[str | type[Event]] | None = None,
         after: int = 0,
         correlation_id: UUID | str | None = None,
+        positions: Sequence[int] | None = None,
     ) -> Rows:
         """Return the log in one shape, in order of position.
 
@@ -235,6 +239,9 @@ class Log:
             if types is not None:
                 where.append("list_contains(?, type)")
                 params.append([t if isinstance(t, str) else t.__name__ for t in types])
+            if positions is not None:
+                where.append("position IN (SELECT unnest(CAST(? AS BIGINT[])))")
+                params.append(list(positions))
             if correlation_id is not None:
                 where.append("correlation_id = ?")
                 params.append(str(correlation_id))
@@ -425,6 +432,8 @@ class Log:
                 f"{self.database.path} has store format {found.get('format')}; this version reads {FORMAT}. "
                 "Open it with the version of cqrs_lab that wrote it"
             )
+        if "dead_letters" not in tables and not self.database.read_only:  # nor has it a store of an earlier version
+            self.database.execute(_DEAD_LETTERS)
         self._fit_columns()
 
     def _create(self) -> None:

@@ -1,23 +1,186 @@
 """Subscriptions: following the log, event by event from a checkpoint, or in a thread that wakes when it grows.
 
-Owns the checkpoints of followers, such as sagas, and the thread. An event is handed over at least once: the checkpoint
-is stored after it was handled, so that a crash in between brings it again, and whoever follows must be able to see it
-twice.
+Owns the checkpoints of followers, such as sagas, the events that were set aside (dead letters), the words for how far
+somebody is behind, and the thread. An event is handed over at least once: the checkpoint is stored after it was
+handled, so that a crash in between brings it again, and whoever follows must be able to see it twice. An event that
+fails is tried again, after a pause that grows; then whoever follows stops before it or, when told so, sets it aside and
+goes on.
 """
 
 from __future__ import annotations
 
+import random
 import threading
-from collections.abc import Callable, Sequence
-from weakref import WeakMethod
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Literal, get_args
+from weakref import WeakKeyDictionary, WeakMethod
 
-from cqrs_lab.errors import StoreClosed
+import pyarrow as pa
+
+from cqrs_lab.categories import naive
+from cqrs_lab.database import Database, Row
+from cqrs_lab.errors import NotServed, StoreClosed, StoreError
 from cqrs_lab.log import Heads, Log
 from cqrs_lab.messages import Event, Recorded
+from cqrs_lab.rows import Rows
+
+OnError = Literal["stop", "dead letter"]
+_ATTEMPTS = 3  # by hand, before an event is set aside
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 30.0  # seconds
 
 _LOOK = 1.0  # seconds after which a runner looks whether anybody still wants it
 _PATIENCE = 5.0  # seconds to wait for a runner to end
 _CHUNK = 500  # events read at once; also the most that come again after a crash
+
+
+def pause_after(attempts: int) -> float:
+    """Return the seconds to wait after so many attempts in a row."""
+    return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**attempts) * random.uniform(0.5, 1)
+
+
+Standing = tuple[str, str, str, int, str, str | None]
+"""Of one that follows the log: model, served_as, mode, position, state, error."""
+
+
+def lag(log: Log, standings: Iterable[Standing]) -> Rows:
+    """Return how far behind the log some are that follow it (see `Lab.lag`)."""
+    head, now, rows = log.head, datetime.now(UTC), []
+    for model, served_as, mode, position, state, error in standings:
+        oldest = log.recorded_after(position) if position < head else None
+        seconds = max((now - oldest).total_seconds(), 0.0) if oldest else 0.0
+        rows.append((model, served_as, mode, position, head, head - position, seconds, state, error))
+    return Rows.of(log, pa.Table.from_pylist([dict(zip(_LAG.names, row, strict=True)) for row in rows], schema=_LAG))
+
+
+_LAG = pa.schema(
+    [  # type: ignore[arg-type, unused-ignore]
+        ("model", pa.string()),
+        ("served_as", pa.string()),
+        ("mode", pa.string()),
+        ("position", pa.int64()),
+        ("head", pa.int64()),
+        ("events_behind", pa.int64()),
+        ("seconds_behind", pa.float64()),
+        ("state", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+
+
+class DeadLetters:
+    """The events that were set aside, by whoever follows the log under a name.
+
+    Args:
+        log: the log.
+    """
+
+    # Known in memory because one process holds the file, and asked with every move: name -> its positions; and who
+    # was told to set events aside.
+    _KNOWN: WeakKeyDictionary[Database, tuple[dict[str, list[int]], set[str]]] = WeakKeyDictionary()
+
+    def __init__(self, log: Log) -> None:
+        self._log, self._run = log, log.database.execute
+        if log.database not in self._KNOWN:
+            self.load()
+
+    def load(self) -> None:
+        """Read what the tables say; called at open and after a transaction that did not end well."""
+        letters: dict[str, list[int]] = {}
+        for name, position in self._letters("model, position"):
+            letters.setdefault(name, []).append(position)
+        told = self._run("SELECT name FROM store WHERE starts_with(name, 'dead letters ')")
+        self._KNOWN[self._log.database] = letters, {name.removeprefix("dead letters ") for (name,) in told}
+
+    def of(self, name: str) -> list[int]:
+        """Return the positions that were set aside, in order."""
+        return self._KNOWN[self._log.database][0].get(name, [])
+
+    @property
+    def names(self) -> list[str]:
+        """Whoever has set events aside."""
+        return sorted(self._KNOWN[self._log.database][0])
+
+    def is_told(self, name: str) -> bool:
+        """Return whether it sets events aside, and does not stop before them."""
+        return name in self._KNOWN[self._log.database][1]
+
+    def tell(self, name: str, on_error: OnError) -> None:
+        """Store what is to be done with an event that fails.
+
+        Raises:
+            NotServed: it is neither "stop" nor "dead letter".
+        """
+        if on_error not in get_args(OnError):
+            raise NotServed(f"on_error is {' or '.join(map(repr, get_args(OnError)))}, not {on_error!r}")
+        if (on_error == "stop") == self.is_told(name):
+            with self._log.database.transaction():
+                self._run("DELETE FROM store WHERE name = ?", [f"dead letters {name}"])
+                if on_error != "stop":
+                    self._run("INSERT INTO store VALUES (?, ?)", [f"dead letters {name}", on_error])
+            self.load()
+
+    def put(self, name: str, position: int, error: BaseException, attempts: int) -> None:
+        """Set an event aside, in the open transaction; one that is set aside already has failed again."""
+        cause = error.__cause__ or error
+        before = self._run("SELECT attempts FROM dead_letters WHERE model = ? AND position = ?", [name, position])
+        kind = self._log.events(after=position - 1, positions=[position]).dicts()[0]["type"]
+        said = f"{type(cause).__name__}: {cause}"[:500]
+        attempts += before[0][0] if before else 0
+        now = naive(datetime.now(UTC))
+        row = [name, position, kind, said, attempts, now]
+        self._run("INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?, ?, ?, ?)", row)
+        self.load()
+
+    def drop(self, name: str, position: int) -> None:
+        """Take an event back, in the open transaction."""
+        self._run("DELETE FROM dead_letters WHERE model = ? AND position = ?", [name, position])
+        self.load()
+
+    def rows(self) -> Rows:
+        """Return what was set aside, with the events (see `Lab.dead_letters`)."""
+        letters = self._letters('model, position, error, attempts, "at"')
+        positions = sorted({letter[1] for letter in letters})
+        events = {row["position"]: row for row in self._log.events(positions=positions).dicts()} if positions else {}
+        told = [
+            {
+                "model": model,
+                **{name: events[position][name] for name in ("position", "stream", "type", "occurred_at", "data")},
+                "error": error,
+                "attempts": attempts,
+                "at": at.replace(tzinfo=UTC),
+            }
+            for model, position, error, attempts, at in letters
+        ]
+        return Rows.of(self._log, pa.Table.from_pylist(told, schema=_LETTERS))
+
+    def state(self, name: str) -> str:
+        """Return "ok", with the number of events that were set aside."""
+        count = len(self.of(name))
+        return f"ok, {count} dead letter{'s' if count > 1 else ''}" if count else "ok"
+
+    def _letters(self, columns: str) -> list[Row]:
+        if self._log.database.read_only and not self._run(
+            "SELECT 1 FROM duckdb_tables() WHERE table_name = 'dead_letters' AND database_name = current_database()"
+        ):
+            return []  # a store that an earlier version made
+        return self._run(f"SELECT {columns} FROM dead_letters ORDER BY model, position")
+
+
+_LETTERS = pa.schema(
+    [  # type: ignore[arg-type, unused-ignore]
+        ("model", pa.string()),
+        ("position", pa.int64()),
+        ("stream", pa.string()),
+        ("type", pa.string()),
+        ("occurred_at", pa.timestamp("us", "UTC")),
+        ("data", pa.string()),
+        ("error", pa.string()),
+        ("attempts", pa.int64()),
+        ("at", pa.timestamp("us", "UTC")),
+    ]
+)
 
 
 class Follower:
@@ -30,6 +193,11 @@ class Follower:
         events: the event classes to hand over.
         handle: takes one event.
         after: the position to begin behind when it follows for the first time; the head when None.
+        on_error: "stop" before an event that fails, or set it aside as a "dead letter"; None: as it did, and "stop"
+            when it is new.
+
+    Attributes:
+        error: why it stopped when it moved last, None when it did not.
     """
 
     def __init__(
@@ -40,8 +208,13 @@ class Follower:
         events: Sequence[type[Event]],
         handle: Callable[[Recorded], None],
         after: int | None = None,
+        on_error: OnError | None = None,
     ) -> None:
         self.log, self.name, self.kind = log, name, kind
+        self.error: str | None = None
+        self.dead = DeadLetters(log)
+        if on_error is not None:
+            self.dead.tell(name, on_error)
         self._events, self._handle = list(events), handle
         self._lock = log.database.lock(f"{kind} {name}")
         with self._lock:
@@ -53,12 +226,18 @@ class Follower:
         """The position up to which it has seen the log."""
         return self._stored() or 0
 
-    def catch_up(self, *, to: int | None = None) -> int:
+    def catch_up(self, *, to: int | None = None, attempts: int | None = None) -> int:
         """Hand over what is new, and what that leads to, until the head or a position before it is reached.
+
+        Args:
+            attempts: how often an event that fails is tried, with pauses that grow; None: 3 times when it is then set
+                aside, once when it is not.
 
         Returns:
             The position reached.
         """
+        told = self.dead.is_told(self.name)
+        attempts = attempts or (_ATTEMPTS if told else 1)
         with self._lock:
             while True:
                 start = self.position
@@ -69,12 +248,47 @@ class Follower:
                 done = start
                 try:
                     for recorded in batch:
-                        self._handle(recorded)
+                        self._try(recorded, attempts, told)
                         done = recorded.position
                     done = batch[-1].position if len(batch) == _CHUNK else end
                 finally:
                     if done > start:
                         self._store(done)
+
+    def _try(self, recorded: Recorded, attempts: int, told: bool) -> None:
+        """Hand one event over, as often as it takes, and set it aside when that is what it was told."""
+        for attempt in range(1, attempts + 1):
+            try:
+                self._handle(recorded)
+                self.error = None
+                return
+            except Exception as error:
+                self.error = f"{type(error).__name__}: {error}"
+                if isinstance(error, StoreError) or (attempt == attempts and not told):
+                    raise  # a store that is full or closed is not the event's fault
+                if attempt < attempts:
+                    time.sleep(pause_after(attempt))
+                    continue
+                self._store(recorded.position, error, attempts)
+                self.error = None
+
+    def retry(self) -> int:
+        """Hand over again what was set aside, in order; return how many events are done with now."""
+        done = 0
+        with self._lock:
+            for position in list(self.dead.of(self.name)):
+                try:
+                    for recorded in self.log.read_events(self._events, position - 1, position, 1):
+                        self._handle(recorded)
+                except StoreError:
+                    raise
+                except Exception as error:
+                    self._store(self.position, error, 1, letter=position)
+                    continue
+                with self.log.database.transaction():
+                    self.dead.drop(self.name, position)
+                done += 1
+        return done
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name}, at position {self.position} of {self.log.head}>"
@@ -85,11 +299,16 @@ class Follower:
         )
         return found[0][0] if found else None
 
-    def _store(self, position: int) -> None:
+    def _store(
+        self, position: int, error: Exception | None = None, attempts: int = 0, letter: int | None = None
+    ) -> None:
+        """Store the position that it has reached and, together with it, an event that it sets aside."""
         with self.log.database.transaction():
             self.log.database.execute(
                 "INSERT OR REPLACE INTO servings VALUES (?, ?, 'manual', '', ?)", [self.name, self.kind, position]
             )
+            if error is not None:
+                self.dead.put(self.name, letter or position, error, attempts)
 
 
 class Runner:

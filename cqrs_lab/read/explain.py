@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cqrs_lab.database import quote
+from cqrs_lab.read.fused import Fused
 from cqrs_lab.read.merge import Merge
 from cqrs_lab.read.models import ReadModel
 from cqrs_lab.read.touched import Touched
@@ -38,7 +39,7 @@ class Explanation:
 def explain(
     model: ReadModel,
     served_as: str,
-    moves: Merge | Touched | str,
+    moves: Merge | Fused | Touched | str,
     expanded: Callable[[ReadModel, str], str],
     table: str,
     by_key: str,
@@ -65,7 +66,15 @@ def explain(
         if isinstance(moves, Merge):
             way, reason = "merge", "every column is made of aggregates whose halves combine"
             fold = expanded(stored, "«new events»")
-            sql["each batch"] = moves.statement(table, fold)
+            sql["each batch"] = f"INSERT OR REPLACE INTO {table}\n{moves.rows(table, fold)}"
+        elif isinstance(moves, Fused):
+            base = moves.base.model.name
+            way, reason = "merge", f"its rows are those of {base}, whose aggregates they keep, with more looked up"
+            fold = expanded(moves.base.stored(), "«new events»")
+            sql["each batch"] = f"INSERT OR REPLACE INTO {table}\n{moves.merged(table, fold, _all)}"
+            for number, use in enumerate(moves.uses):
+                changed = f"SELECT * FROM {quote(f'changed rows of {use.name}')}"
+                sql[f"keys that {use.name} reaches"] = moves.keys_of(number, changed, _all)
         elif isinstance(moves, Touched):
             way, reason = "touched keys", moves.reason
             for number, use in enumerate(moves.uses):

@@ -90,27 +90,25 @@ class Merge:
         before, after = self.model.sql[: self.hidden_at], self.model.sql[self.hidden_at :]
         return Derived(self.model.name, self.model.key, f"{before}{more}{after}")
 
-    def statement(self, table: str, fold: str) -> str:
-        """Return the statement that combines the rows of `table` with those that `fold` gives for the new events."""
-        names = ", ".join(map(quote, self._everything))
-        rows = f"{self._combined(table, fold)}\nSELECT {self._outputs()}\nFROM combined"
-        return f"INSERT OR REPLACE INTO {table} ({names})\n{rows}"
-
-    def moved(self, table: str, fold: str) -> str:
-        """Return the SELECT of the rows that the new events change: as they will be, and as they are in `_old`."""
-        return f"{self._combined(table, fold, ', old AS _old')}\nSELECT {self._outputs()}, _old\nFROM combined"
+    def rows(self, table: str, fold: str) -> str:
+        """Return the SELECT of the rows of `table` that new events change, as they will be; `fold` gives their own."""
+        return f"{self.combined(table, fold)}\n{self.finished('FROM combined')}"
 
     @property
     def _everything(self) -> list[str]:
         return [*self.columns, *(state.column for state in self.hidden)]
 
-    def _outputs(self) -> str:
-        return ",\n       ".join(
+    def finished(self, states: str, more: str = "") -> str:
+        """Return the SELECT of rows with all their columns, out of their keys and states."""
+        outputs = ",\n       ".join(
             f"{self.outputs[name]} AS {quote(name)}" if name in self.outputs else quote(name)
             for name in self._everything
         )
+        source = states if states.startswith("FROM ") else f"FROM ({states})"
+        return f"SELECT {outputs}{more}\n{source}"
 
-    def _combined(self, table: str, fold: str, more: str = "") -> str:
+    def combined(self, table: str, fold: str, more: str = "") -> str:
+        """Return WITH new, combined: the keys and states of the rows that the new events change, as they will be."""
         keys = ", ".join(map(quote, self.model.keys))
         states = ",\n       ".join(
             state.combine.format(old=f"old.{quote(state.column)}", new=f"new.{quote(state.column)}")
@@ -223,6 +221,15 @@ def _split(sql: str) -> tuple[list[tuple[int, int]], int]:
         else:
             items[-1].append(token)
     raise CannotMerge("its text is not SELECT … FROM …")
+
+
+def last_column(sql: str) -> int:
+    """Return where in a SELECT's text more columns can be selected: behind the last one.
+
+    Raises:
+        CannotMerge: it could not be told.
+    """
+    return _split(sql)[1]
 
 
 def _without_name(sql: str, tokens: list[Token]) -> tuple[int, int]:

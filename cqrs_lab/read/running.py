@@ -8,26 +8,28 @@ and is tried again, by the thread after a pause that grows, or by whoever calls 
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from cqrs_lab.errors import CqrsLabError, NotServed, NotYet, ProjectionFailed, StoreClosed
+from cqrs_lab.read.kept import follow, remake
 from cqrs_lab.read.models import ReadModel
 from cqrs_lab.read.moving import SERVINGS, ServedAs, Stored
-from cqrs_lab.subscriptions import Runner
+from cqrs_lab.read.projections import Handled
+from cqrs_lab.subscriptions import Runner, pause_after
 
 if TYPE_CHECKING:
     from cqrs_lab.read.servings import Servings
 
 ATTEMPTS = 8  # in a row, before the thread leaves a failing serving alone
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 30.0  # seconds
+_SOON = 0.05  # seconds
 
 Key = tuple[str, str]
 """The name of a read model and how it is served."""
@@ -41,11 +43,13 @@ class Failure:
         error: what it said.
         attempts: how often it was tried in a row.
         again_at: when the thread tries again (time.monotonic()), None when it does not.
+        position: where it stands.
     """
 
     error: str
     attempts: int = 1
     again_at: float | None = None
+    position: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,21 +86,42 @@ class Running:
 
     # -- one step --------------------------------------------------------------------------------------------------
 
-    def forward(self, stored: Stored, end: int | None = None) -> int:
+    def forward(self, stored: Stored, end: int | None = None, attempts: int = 0) -> int:
         """Move one serving to a position, the head when None, and note how that went.
+
+        Args:
+            attempts: how often in a row it has failed when the event is set aside, if that is what it was told; 0 to
+                leave that to others.
 
         Raises:
             CqrsLabError: it stays where it was; see `failures`.
         """
-        head = self.side.log.head
-        to = head if end is None else min(end, head)
-        return self._noting(stored, lambda: stored.forward(to) if stored.as_ == "projection" else stored.build(to))
+        is_projection = stored.as_ == "projection"
+
+        def mended(error: ProjectionFailed) -> bool:
+            tried = self.attempts(stored) + 1
+            return is_projection and 0 < attempts <= tried and self._dead_letter(error, to, tried)
+
+        with self.side.log.database.lock(SERVINGS):  # whoever moved meanwhile may be further than the head was before
+            head = self.side.log.head
+            to = head if end is None else min(end, head)
+            return self._noting(stored, lambda: stored.forward(to) if is_projection else stored.build(to), mended)
 
     def rebuild(self, stored: Stored) -> int:
         """Make all rows of a serving anew, and note how that went."""
-        return self._noting(stored, lambda: stored.build(self.side.log.head))
+        reached = self._noting(stored, lambda: stored.build(self.side.log.head))
+        if stored.as_ == "projection" and not self.side.log.database.in_transaction:
+            remake(self.side, [stored.model])
+        return reached
 
-    def _noting(self, stored: Stored, move: Callable[[], int]) -> int:
+    def attempts(self, stored: Stored) -> int:
+        """Return how often a serving has failed in a row where it stands."""
+        failure = self.failures.get((stored.model.name, stored.as_))
+        return failure.attempts if failure is not None and failure.position == stored.position else 0
+
+    def _noting(
+        self, stored: Stored, move: Callable[[], int], mended: Callable[[ProjectionFailed], bool] = lambda error: False
+    ) -> int:
         with self.side.log.database.lock(SERVINGS):
             start = stored.position
             try:
@@ -105,7 +130,7 @@ class Running:
                         reached = move()
                         break
                     except ProjectionFailed as error:
-                        if not self._set_aside(error, stored.model):
+                        if not mended(error) and not self._set_aside(error, stored.model):
                             raise
             except CqrsLabError as error:
                 self._failed((stored.model.name, stored.as_), error)
@@ -126,6 +151,7 @@ class Running:
                     self.noted.append(Moved(stored.model.name, stored.as_, position, now - committed))
         with self.moved:
             self.moved.notify_all()
+        follow(self.side, stored.model, reached)
 
     def _set_aside(self, error: ProjectionFailed, moving: ReadModel | None = None) -> bool:
         """Leave a projection out that is built on the one that moves and fails at that; return whether there is one."""
@@ -139,12 +165,93 @@ class Running:
         return True
 
     def _failed(self, key: Key, error: BaseException) -> None:
-        attempts = self.failures[key].attempts + 1 if key in self.failures else 1
-        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempts) * random.uniform(0.5, 1)
-        again = time.monotonic() + pause if attempts < ATTEMPTS else None
-        self.failures[key] = Failure(f"{type(error).__name__}: {error}", attempts, again)
+        there, before = self.side.checkpoints.get(key), self.failures.get(key)
+        position = there.position if there else 0
+        attempts = before.attempts + 1 if before is not None and before.position == position else 1
+        again = time.monotonic() + pause_after(attempts) if attempts < ATTEMPTS else None
+        self.failures[key] = Failure(f"{type(error).__name__}: {error}", attempts, again, position)
+
+    # -- dead letters ------------------------------------------------------------------------------------------------
+
+    def _dead_letter(self, error: ProjectionFailed, end: int, attempts: int) -> bool:
+        """Set the event aside at which a projection fails that was told so; return whether it can go on."""
+        side, dead = self.side, self.side.dead
+        if error.model is None or not dead.is_told(error.model) or side.log.database.in_transaction:
+            return False
+        stored = side.stored(side.find(error.model))
+        position = stored.first_failing(end) if stored.is_fit else 0
+        if position is None:
+            return True  # by halves it went well
+        if not position:
+            return False
+
+        def set_aside() -> None:
+            dead.put(stored.model.name, position, error, attempts)
+            stored.forward(position)
+
+        try:
+            self._at_once(set_aside)
+        except ProjectionFailed:  # without that event, too: it is not what is wrong
+            return False
+        return True
+
+    def _at_once(self, change: Callable[[], None]) -> None:
+        """Change dead letters and rows in one transaction."""
+        try:
+            with self.side.log.database.transaction():
+                change()
+            self.side.commit_pending()
+        except BaseException:
+            self.side.drop_pending()
+            self.side.load_checkpoints()
+            self.side.dead.load()
+            raise
+
+    def retry(self, model: ReadModel) -> int:
+        """Take back what a projection has set aside, where it goes well now; return how many events that were.
+
+        A projection in Python handles these events now, the others are made anew with them.
+        """
+        dead, stored = self.side.dead, self.side.stored(model)
+        with self.side.log.database.lock(SERVINGS):
+            letters = list(dead.of(model.name)) if stored.position else []
+            by_hand = isinstance(stored, Handled) and stored.is_fit
+
+            def take_back(*positions: int) -> Callable[[], None]:
+                def change() -> None:
+                    for position in positions:
+                        if by_hand:
+                            cast(Handled, stored).again(position)
+                        dead.drop(model.name, position)
+                    if not by_hand:
+                        stored.build(stored.position)
+
+                return change
+
+            if not by_hand and self._is_done(take_back(*letters)) is None:
+                return len(letters)
+            for position in letters:
+                error = self._is_done(take_back(position))
+                if error is not None:
+                    self._at_once(lambda p=position, e=error: dead.put(model.name, p, e, 1))  # type: ignore[misc]
+            return len(letters) - len(dead.of(model.name))
+
+    def _is_done(self, change: Callable[[], None]) -> ProjectionFailed | None:
+        """Change dead letters and rows in one transaction; return why that did not go well."""
+        try:
+            self._at_once(change)
+        except ProjectionFailed as error:
+            return error
+        return None
 
     # -- inline: part of an append (see `EventStore`) ----------------------------------------------------------------
+
+    def held(self) -> AbstractContextManager[object]:
+        """Keep others from moving what moves inline, from before an append until it is known where it went.
+
+        A rebuild in between would take the rows back to where the log ended before.
+        """
+        return self.side.log.database.lock(SERVINGS) if self._of_mode("inline") else nullcontext()
 
     def move(self, position: int) -> None:
         """Move the inline servings, in the transaction of an append."""
@@ -170,15 +277,16 @@ class Running:
             with_rows: whether the inline servings moved with it; a table is appended first and followed then.
         """
         self.side.commit_pending()
-        for stored in [] if with_rows else self._of_mode("inline"):
-            if (stored.model.name, stored.as_) not in self.failures:
+        for stored in self._of_mode("inline"):
+            failed = (stored.model.name, stored.as_) in self.failures
+            if self.side.dead.is_told(stored.model.name) if failed else not with_rows:
                 self._try(stored)
         with self.moved:
             self.moved.notify_all()
 
     def rolled_back(self) -> None:
         """Forget the places that rows had in a transaction that was not committed."""
-        self.side.pending.clear()
+        self.side.drop_pending()
 
     # -- background ------------------------------------------------------------------------------------------------
 
@@ -216,7 +324,7 @@ class Running:
             self._refreshed[key] = time.monotonic()
             self._try(stored)
             if key in self.failures:
-                waits.append(_FIRST_PAUSE)
+                waits.append(_SOON)
         return max(min(waits), 0.001) if waits else None
 
     def _until_due(self, stored: Stored, key: Key) -> float | None:
@@ -233,18 +341,20 @@ class Running:
 
     def _try(self, stored: Stored) -> None:
         try:
-            self.forward(stored)
+            self.forward(stored, attempts=1 if stored.mode == "inline" else ATTEMPTS)
         except StoreClosed:
             raise
         except CqrsLabError:
             pass  # noted
 
     def _of_mode(self, mode: str) -> list[Stored]:
-        return [
-            Stored(self.side, self.side.models[name.lower()], as_, checkpoint.mode)
+        found = [
+            self.side.kept(self.side.models[name.lower()], as_, checkpoint.mode)
             for (name, as_), checkpoint in sorted(self.side.checkpoints.items())
             if checkpoint.mode.split(" ")[0] == mode and name.lower() in self.side.models and as_ != "view"
         ]
+        # New events do not go with rows that another SELECT made: these wait for a rebuild.
+        return [stored for stored in found if stored.as_ != "projection" or stored.is_fit]
 
     # -- waiting ---------------------------------------------------------------------------------------------------
 
@@ -264,7 +374,7 @@ class Running:
         while served.position < position:
             stored = served.stored
             if stored.mode == "manual":
-                self.forward(stored)
+                served.catch_up() if stored.as_ == "projection" else self.forward(stored)
                 return
             failure = self.failures.get((stored.model.name, stored.as_))
             left = until - time.monotonic()
@@ -296,7 +406,9 @@ def mode_of(mode: str | None, as_: str, refresh_every: int | timedelta | None) -
             raise NotServed("refresh_every is for materialized tables; a projection has mode='background'")
         seconds = refresh_every.total_seconds() if isinstance(refresh_every, timedelta) else None
         amount = refresh_every if seconds is None else seconds
-        if isinstance(amount, bool) or not isinstance(amount, (int, float)) or amount <= 0:
+        if mode is not None:
+            raise NotServed(f"refresh_every says how the table moves; leave mode={mode!r} out")
+        if isinstance(amount, bool) or not isinstance(amount, int if seconds is None else float) or amount <= 0:
             raise NotServed(f"refresh_every={refresh_every!r} is neither a number of events nor a time above 0")
         return f"every {amount} events" if seconds is None else f"every {seconds:g} seconds"
     allowed: Iterable[str] = ("manual", "inline", "background") if as_ == "projection" else ("manual",)

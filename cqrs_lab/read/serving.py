@@ -5,6 +5,7 @@ Owns the text of each question; what moves the rows is in `moving.py`, which ser
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,13 @@ import pyarrow as pa
 
 from cqrs_lab.categories import naive
 from cqrs_lab.database import Row, quote
-from cqrs_lab.errors import NotServed, RebuildNeeded
+from cqrs_lab.errors import NotServed, ProjectionFailed, RebuildNeeded
 from cqrs_lab.read.explain import Explanation, explain
 from cqrs_lab.read.models import ReadModel
-from cqrs_lab.read.moving import SERVINGS, ServedAs, Stored
+from cqrs_lab.read.moving import SERVINGS, ServedAs
+from cqrs_lab.read.projections import Projection
 from cqrs_lab.rows import Rows
+from cqrs_lab.subscriptions import pause_after
 
 if TYPE_CHECKING:
     from cqrs_lab.read.servings import Servings
@@ -33,7 +36,7 @@ class Served:
         self._side = side
         self._database = side.log.database
         self._table = f"{quote(as_)}.{quote(model.name)}"
-        self.stored = Stored(side, model, as_, mode)
+        self.stored = side.kept(model, as_, mode)
         self._columns = side.columns(model)
 
     def __repr__(self) -> str:
@@ -97,15 +100,24 @@ class Served:
         return found.position if found else 0
 
     @property
+    def text(self) -> str:
+        """The SELECT with its layers written out and its sources as they read now."""
+        return self.model.expanded(self._side.models, self._side.log.source)
+
+    @property
     def state(self) -> str:
         """Whether the rows are usable: "ok", or "rebuild needed" when another SELECT made them."""
         found = self._side.checkpoint(self.model, self.as_)
         return "ok" if found is None or found.fingerprint == self._fingerprint else "rebuild needed"
 
-    def catch_up(self, *, to: int | None = None) -> int:
+    def catch_up(self, *, to: int | None = None, attempts: int | None = None) -> int:
         """Move a projection forward to the head, or to a position before it, and return where it is.
 
         A view is always there. A materialized table moves by `refresh`.
+
+        Args:
+            attempts: how often what fails is tried, with pauses that grow; None: 3 times when the event is then set
+                aside as a dead letter, once when it is not.
 
         Raises:
             ProjectionFailed: its rows could not be written; rows and checkpoint stay as they were.
@@ -114,9 +126,19 @@ class Served:
             return self._side.log.head
         if self.as_ == "materialized":
             raise NotServed(f"{self.model.name} is materialized: it is refreshed whole; call refresh()")
+        running, attempts = self._side.running, attempts or (3 if self._side.dead.is_told(self.model.name) else 1)
         with self._database.lock(SERVINGS):
-            self._check_fresh_text()
-            return self._side.running.forward(self.stored, to)
+            running.failures.pop((self.model.name, self.as_), None)  # counted from now
+        while True:
+            try:
+                with self._database.lock(SERVINGS):
+                    self._check_fresh_text()
+                    return running.forward(self.stored, to, attempts)
+            except ProjectionFailed:
+                tried = running.attempts(self.stored)
+                if not 0 < tried < attempts:
+                    raise
+                time.sleep(pause_after(tried))  # and others go on meanwhile
 
     def refresh(self) -> int:
         """Build a materialized table anew and return the position it is fresh to; the old rows serve until then."""
@@ -142,6 +164,8 @@ class Served:
 
     def explain(self) -> Explanation:
         """Return how this serving works and the SQL it runs."""
+        if isinstance(self.model, Projection):
+            return self.model.explain()
         way = self._side.way(self.model)
         source = self._side.log.source
 
@@ -162,12 +186,24 @@ class Served:
         if self._side.checkpoint(self.model, self.as_) is None:
             if self.as_ == "view" and self._database.read_only:
                 return  # a view needs nothing stored: its text is asked instead
-            self.rebuild()
+            if isinstance(self.model, Projection) and self.model.side_effect:
+                with self.stored.moving_to(self._side.log.head):
+                    return  # what happened before has had its effects
+            try:
+                if not isinstance(self.model, Projection):
+                    self.rebuild()
+                    return
+            except ProjectionFailed:
+                if not self._side.dead.is_told(self.model.name):
+                    raise
+            self.stored.build(0)
+            self.catch_up()
 
     def _check_fresh_text(self) -> None:
         if self.state != "ok":
+            what = "by other columns or handlers" if isinstance(self.model, Projection) else "from another SELECT"
             raise RebuildNeeded(
-                f"{self.model.name} as {self.as_} was built from another SELECT than the one declared now; "
+                f"{self.model.name} as {self.as_} was built {what} than the one declared now; "
                 "its rows were kept. Call rebuild() on it"
             )
 
@@ -175,12 +211,14 @@ class Served:
 
     def _select(self) -> str:
         self._check_fresh_text()
+        if not self._columns:
+            raise NotServed(f"{self.model.name} is there for its side effects and has no rows to read")
         columns = ", ".join(map(quote, self._columns))
         source = self._table
         if self.as_ == "view":
             # What DuckDB keeps of it is for other programs: here its text is asked as it reads now, because a version
             # of an event may have come since that has to be lifted.
-            source = f"({self.model.expanded(self._side.models, self._side.log.source)}\n)"
+            source = f"({self.text}\n)"
         return f"SELECT {columns} FROM {source}"
 
     def _select_by_key(self) -> str:

@@ -5,13 +5,12 @@ Owns the names of read models and the checkpoints in the table `servings`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from datetime import timedelta
+from typing import Any
 from weakref import WeakKeyDictionary
-
-import pyarrow as pa
 
 from cqrs_lab.categories import ENVELOPE
 from cqrs_lab.database import Database, quote
@@ -25,17 +24,30 @@ from cqrs_lab.errors import (
     UnknownReadModel,
 )
 from cqrs_lab.log import Log
-from cqrs_lab.read.merge import CannotMerge, merge_of
+from cqrs_lab.read.cache import caches_of
+from cqrs_lab.read.fused import CannotFuse, Fused, fused_of
+from cqrs_lab.read.kept import keep, remade
+from cqrs_lab.read.merge import CannotMerge, Merge, merge_of
 from cqrs_lab.read.models import ReadModel, sum_probes
 from cqrs_lab.read.moving import SERVINGS, STORED, WAYS, Checkpoint, ServedAs, Stored, Way
+from cqrs_lab.read.projections import Handled, Projection
 from cqrs_lab.read.running import Failure, Running, mode_of
 from cqrs_lab.read.serving import Served, as_stored
 from cqrs_lab.read.touched import CannotTouch, Touched, touched_of
 from cqrs_lab.rows import Rows
+from cqrs_lab.subscriptions import DeadLetters, Follower, OnError, Standing, lag
 
 # Known in memory because one process holds the file; reading a row by key would cost twice as much with a look at the
 # table before it.
 _CHECKPOINTS: WeakKeyDictionary[Database, dict[tuple[str, str], Checkpoint]] = WeakKeyDictionary()
+
+
+class _Open(threading.local):
+    """What a thread's open transaction has done, which is so only once it is committed."""
+
+    def __init__(self) -> None:
+        self.pending: dict[tuple[str, str], Checkpoint] = {}
+        self.changing: list[tuple[str, str]] = []
 
 
 class Servings:
@@ -52,7 +64,9 @@ class Servings:
         self._bound: dict[ReadModel, tuple[str, ...]] = {}
         self._ways: dict[ReadModel, Way] = {}
         self._fingerprints: dict[ReadModel, str] = {}
-        self.pending: dict[tuple[str, str], Checkpoint] = {}  # of this thread's open transaction
+        self._open = _Open()
+        self.caches = caches_of(log.database)
+        self.dead = DeadLetters(log)
         self.running = Running(self)
         if log.database not in _CHECKPOINTS:
             self.load_checkpoints()
@@ -82,6 +96,10 @@ class Servings:
                     f"read model {model.name!r} reads {source.name!r}, which is neither a table of events nor a read "
                     f"model declared before it; there are {known}"
                 )
+            if isinstance(self.models.get(name), Projection):
+                raise ReadModelRefused(f"read model {model.name!r} reads {name!r}, which handlers in Python make")
+        if isinstance(model, Projection):
+            model.check(self.log.categories.values())
         with suppress(UnknownEventType):  # said when it is asked; the store must open for other questions
             self.columns(model)  # before it takes a name: what is refused must not stand in the way of what was there
         self.models[model.name.lower()] = model
@@ -105,19 +123,31 @@ class Servings:
         as_: ServedAs,
         mode: str | None = None,
         refresh_every: int | timedelta | None = None,
+        on_error: OnError | None = None,
+        keep_history: bool | None = None,
     ) -> Served:
         """Build a serving up to the head when it is new, attach to it when it is there (see `Lab.serve`)."""
         if as_ not in WAYS:
             raise NotServed(f"a read model is served as {', '.join(WAYS)}, not as {as_!r}")
         wanted = mode_of(mode, as_, refresh_every)
         found = self.find(model)
+        if isinstance(found, Projection):
+            found.check_served(as_, wanted)
+        if keep_history and as_ != "projection":
+            raise NotServed(f"the history of a projection is kept; {found.name} as {as_} has none that moves with it")
+        if on_error is not None and as_ != "projection":
+            raise NotServed(f"on_error is for projections; {found.name} as {as_} has no events to set aside")
         with self.log.database.lock(SERVINGS):
+            if on_error is not None:
+                self.dead.tell(found.name, on_error)
             there = self.checkpoint(found, as_)
             served = Served(self, found, as_, wanted or (there.mode if there else "manual"))
             if there is None:
                 served.make()
             elif there.mode != served.mode:
                 served.stored.write_mode()
+            if keep_history is not None:
+                keep(self, found, wanted=keep_history)
         if served.mode not in ("manual", "inline"):
             self.running.start()
         return served
@@ -125,9 +155,9 @@ class Servings:
     def served(self) -> list[Served]:
         """Return every serving in the store whose read model is declared here."""
         return [
-            Served(self, self.models[name.lower()], cast(ServedAs, as_), checkpoint.mode)
+            Served(self, self.models[name.lower()], as_, checkpoint.mode)
             for (name, as_), checkpoint in sorted(self.checkpoints.items())
-            if name.lower() in self.models
+            if name.lower() in self.models and as_ in WAYS
         ]
 
     def chosen(self, model: ReadModel, served_as: ServedAs | None) -> Served:
@@ -167,24 +197,40 @@ class Servings:
             What makes all rows anew that read it, to be called in the transaction of the change, and the servings
             (model, served_as) of which nobody here knows what they read.
         """
-        with self.log.database.lock(SERVINGS):
+        with (
+            self.log.database.lock(SERVINGS),
+            remade(self, lambda model: self._reads(model, table)) as drop_histories,
+        ):
             reading = [s for s in self.served() if s.as_ != "view" and self._reads(s.model, table)]
             # What is built on another one comes after it, so that nothing is noted for what is made anew anyhow.
             reading.sort(key=lambda s: list(self.models).index(s.model.name.lower()))
-            strange = [key for key in self.checkpoints if key[0].lower() not in self.models and key[1] in STORED]
+            kinds = (*STORED, "history")
+            strange = [key for key in self.checkpoints if key[0].lower() not in self.models and key[1] in kinds]
 
             def remake() -> None:
+                # What an error says may be what is to be erased; its kind is kept.
+                self.log.database.execute(
+                    "UPDATE dead_letters SET error = split_part(error, ':', 1) "
+                    f"WHERE position IN (SELECT position FROM {quote(table)})"
+                )
+                drop_histories()
                 for served in reading:
                     served.rebuild()
 
+            self.caches.begin(None)
+            self.caches.drop(None)  # what was erased must not live on in an answer
             try:
                 yield remake, strange
             finally:
-                self.pending.clear()
+                self.drop_pending()
                 self.load_checkpoints()
+                self.caches.end(None)
             self.log.database.checkpoint()
 
     def _reads(self, model: ReadModel, table: str) -> bool:
+        if isinstance(model, Projection):
+            categories = (category for category in self.log.categories.values() if category.table == table)
+            return not model.side_effect and any(model.handlers.keys() & set(c.types.values()) for c in categories)
         names = {source.name.lower() for source in model.sources()}
         return table in names or any(self._reads(self.models[name], table) for name in names if name in self.models)
 
@@ -220,15 +266,32 @@ class Servings:
             return self.pending[key]
         return self.checkpoints.get(key)
 
+    @property
+    def pending(self) -> dict[tuple[str, str], Checkpoint]:
+        """What this thread's open transaction says of the servings."""
+        return self._open.pending
+
+    @property
+    def changing(self) -> list[tuple[str, str]]:
+        """The servings whose rows this thread's open transaction changes."""
+        return self._open.changing
+
     def commit_pending(self) -> None:
         """Take over what a transaction that was just committed said of the servings."""
         self.checkpoints.update(self.pending)
+        self.drop_pending()
+
+    def drop_pending(self) -> None:
+        """Forget what a transaction said that is over."""
         self.pending.clear()
+        while self.changing:
+            self.caches.end(self.changing.pop())
 
     def load_checkpoints(self) -> None:
         """Read the checkpoints from the table."""
-        rows = self.log.database.execute("SELECT model, served_as, mode, fingerprint, position FROM servings")
-        _CHECKPOINTS[self.log.database] = {(name, as_): Checkpoint(*rest) for name, as_, *rest in rows}
+        with self.log.database.lock(SERVINGS):  # or a move that is committed meanwhile is missed
+            rows = self.log.database.execute("SELECT model, served_as, mode, fingerprint, position FROM servings")
+            _CHECKPOINTS[self.log.database] = {(name, as_): Checkpoint(*rest) for name, as_, *rest in rows}
 
     def mentioned(self, sql: str) -> Iterator[ReadModel]:
         """Yield the read models whose names occur in a text."""
@@ -237,6 +300,8 @@ class Servings:
 
     def columns(self, model: ReadModel) -> tuple[str, ...]:
         """Return the read model's columns, checking on the way that its SELECT fits the log."""
+        if isinstance(model, Projection):
+            return tuple(model.columns)
         if model not in self._bound:
             text = model.expanded(self.models, self.log.source)
             try:
@@ -269,13 +334,30 @@ class Servings:
 
     def fingerprint(self, model: ReadModel) -> str:
         """Return what tells the read model's SELECT, with its layers and the upcasts below them, from another one."""
+        if isinstance(model, Projection):  # its handlers may come later
+            return model.fingerprint({}, self.log.meaning)
         if model not in self._fingerprints:
             self._fingerprints[model] = model.fingerprint(self.models, self.log.meaning)
         return self._fingerprints[model]
 
-    def window(self, start: int, end: int) -> Callable[[str], str]:
-        """Return what reads, of a table of events, those after `start` up to `end`."""
-        return lambda table: self.log.window(table, after=start, to=end)
+    def window(self, start: int, end: int, model: ReadModel | None = None) -> Callable[[str], str]:
+        """Return what reads, of a table of events, those after `start` up to `end`.
+
+        Args:
+            model: whose dead letters are left out.
+        """
+        dead = self.dead.of(model.name) if model else []
+        without = f" AND position NOT IN ({', '.join(map(str, dead))})" if dead else ""
+        return lambda table: f"{self.log.window(table, after=start, to=end)}{without}"  # which ends with its WHERE
+
+    def expanded(self, model: ReadModel, start: int, end: int) -> str:
+        """Return a read model's text over a window of the log, for each of its layers without its dead letters."""
+
+        def replace(name: str) -> str:
+            layer = self.models.get(name.lower())
+            return self.window(start, end, model)(name) if layer is None else self.expanded(layer, start, end)
+
+        return model.bound(replace)
 
     def way(self, model: ReadModel) -> Way:
         """Return how the read model moves forward; a text is the reason why all of it is made anew."""
@@ -284,23 +366,37 @@ class Servings:
         return self._ways[model]
 
     def _find_way(self, model: ReadModel) -> Way:
+        if isinstance(model, Projection):
+            return "handlers in Python make its rows"
         try:
             return merge_of(model, self._tables())
         except CannotMerge as reason:
             try:
-                return touched_of(model, self._columns_of, str(reason))
+                touched = touched_of(model, self._columns_of, str(reason))
             except CannotTouch as other:
                 return f"{reason}; and {other}"
+        first = self.models.get(touched.uses[0].name)
+        base = self.way(first) if first else ""
+        if not isinstance(base, Merge):
+            return touched
+        try:
+            return fused_of(touched, base, lambda name: self.models[name].keys if name in self.models else ())
+        except CannotFuse:
+            return touched
 
     def layers(self, way: Way) -> list[ReadModel]:
         """Return the read models whose stored rows a projection is made of."""
-        names = dict.fromkeys(use.name for use in way.uses) if isinstance(way, Touched) else {}
+        names = dict.fromkeys(use.name for use in way.uses) if isinstance(way, (Touched, Fused)) else {}
         return [self.models[name] for name in names if name in self.models]
 
     def stored(self, model: ReadModel) -> Stored:
         """Return the table of a projection, whether it is there yet or not."""
         found = self.checkpoint(model, "projection")
-        return Stored(self, model, "projection", found.mode if found else "manual")
+        return self.kept(model, "projection", found.mode if found else "manual")
+
+    def kept(self, model: ReadModel, as_: str, mode: str) -> Stored:
+        """Return the table of a serving."""
+        return (Handled if isinstance(model, Projection) else Stored)(self, model, as_, mode)  # type: ignore[arg-type]
 
     def below(self, model: ReadModel) -> set[str]:
         """Return the names of a read model and of all that it is built on."""
@@ -310,7 +406,7 @@ class Servings:
             names |= self.below(layer) if layer else set()
         return names
 
-    def built_on(self, model: ReadModel) -> list[tuple[Stored, Touched]]:
+    def built_on(self, model: ReadModel) -> list[tuple[Stored, Touched | Fused]]:
         """Return the projections that are made of this one's stored rows."""
         found = []
         for (name, as_), checkpoint in self.checkpoints.items():
@@ -319,16 +415,20 @@ class Servings:
                 continue
             way = self.way(other)
             if model in self.layers(way):
-                assert isinstance(way, Touched)
+                assert isinstance(way, (Touched, Fused))
                 found.append((self.stored(other), way))
         return found
 
-    def reader(self, position: int) -> Callable[[str], str]:
-        """Return what reads a source of a projection: the events up to a position, or the rows of a layer."""
+    def reader(self, position: int, model: ReadModel | None = None) -> Callable[[str], str]:
+        """Return what reads a source of a projection: the events up to a position, or the rows of a layer.
+
+        Args:
+            model: whose dead letters are left out.
+        """
 
         def read(name: str) -> str:
             if self.is_events(name):
-                return self.log.window(name, to=position)
+                return self.window(0, position, model)(name)
             layer = self.models[name]
             columns = ", ".join(map(quote, self.columns(layer)))
             return f"SELECT {columns} FROM projection.{quote(layer.name)}"
@@ -354,37 +454,26 @@ class Servings:
         )
         return checkpoint
 
-    def lag(self, servings: Iterable[Served] | None = None) -> Rows:
+    def lag(self, servings: Iterable[Served] | None = None, followers: Iterable[Follower] = ()) -> Rows:
         """Return how far servings are behind the log (see `Lab.lag`)."""
-        head = self.log.head
-        now = datetime.now(UTC)
-        rows = []
+        told: list[Standing] = []
         for served in self.served() if servings is None else servings:
             failure = self.running.failures.get((served.model.name, served.as_))
-            position = served.position
-            oldest = self.log.recorded_after(position) if position < head else None
-            rows.append(
-                {
-                    "model": served.model.name,
-                    "served_as": served.as_,
-                    "mode": served.mode,
-                    "position": position,
-                    "head": head,
-                    "events_behind": head - position,
-                    "seconds_behind": max((now - oldest).total_seconds(), 0.0) if oldest else 0.0,
-                    "state": self._state(served, failure),
-                    "error": failure.error if failure else None,
-                }
-            )
-        return Rows.of(self.log, pa.Table.from_pylist(rows, schema=_LAG))
+            state, error = self._state(served, failure), failure.error if failure else None
+            told.append((served.model.name, served.as_, served.mode, served.position, state, error))
+        for one in followers:
+            state = "stopped" if one.error else one.dead.state(one.name)
+            told.append((one.name, one.kind, "manual", one.position, state, one.error))
+        return lag(self.log, told)
 
     def _state(self, served: Served, failure: Failure | None) -> str:
         if served.state != "ok":
             return served.state
         if failure is not None:
             return "stopped" if failure.again_at is None or served.mode in ("manual", "inline") else "failing"
+        letters = self.dead.state(served.model.name) if served.as_ == "projection" else "ok"
         by_thread = served.mode not in ("manual", "inline") and not self.log.database.read_only
-        return "stopped: its thread does not run" if by_thread and not self.running.is_alive else "ok"
+        return "stopped: its thread does not run" if by_thread and not self.running.is_alive else letters
 
     def _tables(self) -> list[str]:
         return [category.table for category in self.log.categories.values()]
@@ -405,18 +494,3 @@ class Servings:
                     f"read model {model.name!r} adds up {kind} values in {name}, which gives another result with "
                     "every run; cast them to DECIMAL"
                 )
-
-
-_LAG = pa.schema(
-    [  # type: ignore[arg-type, unused-ignore]
-        ("model", pa.string()),
-        ("served_as", pa.string()),
-        ("mode", pa.string()),
-        ("position", pa.int64()),
-        ("head", pa.int64()),
-        ("events_behind", pa.int64()),
-        ("seconds_behind", pa.float64()),
-        ("state", pa.string()),
-        ("error", pa.string()),
-    ]
-)

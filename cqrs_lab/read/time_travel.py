@@ -7,6 +7,7 @@ about another.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from typing import Any
@@ -15,6 +16,8 @@ from cqrs_lab.categories import naive
 from cqrs_lab.database import quote
 from cqrs_lab.errors import InvalidMoment
 from cqrs_lab.messages import utc
+from cqrs_lab.read.history import kinds_of
+from cqrs_lab.read.kept import kept
 from cqrs_lab.read.models import ReadModel
 from cqrs_lab.read.servings import Servings
 from cqrs_lab.rows import Rows
@@ -93,7 +96,18 @@ class Past:
         return Rows(self.servings.log, sql, params)
 
     def _text(self, model: ReadModel) -> str:
-        return model.expanded(self.servings.models, self._window)
+        """The SELECT of the rows that a read model had: out of the kept history where there is one, else folded."""
+        if self.occurred is None:
+            there = kept(self.servings, model)
+            rows = there and there.rows(self.position)
+            if rows:
+                return rows
+        models = self.servings.models
+        if not any(source.name.lower() in models for source in model.sources()):
+            return model.expanded(models, self._window)
+        return model.bound(
+            lambda name: self._text(models[name.lower()]) if name.lower() in models else self._window(name)
+        )
 
     def _window(self, table: str) -> str:
         occurred = None if self.occurred is None else naive(self.occurred)
@@ -119,3 +133,48 @@ def as_of(
     if recorded is not None:
         last = min(last, servings.log.position_recorded_by(moment(recorded, "recorded")))
     return Past(servings, last, None if occurred is None else moment(occurred, "occurred"))
+
+
+def diff(model: ReadModel | str, before: int | Moment | Past, after: int | Moment | Past, default: Servings) -> Rows:
+    """Return what is different between two moments (see `Lab.diff`).
+
+    Args:
+        default: the servings of the lab that positions and times belong to.
+    """
+    one, other = _past(before, default), _past(after, default)
+    found = default.find(model)
+    columns, keys = default.columns(found), found.keys
+    database = default.log.database
+    with ExitStack() as stack:
+        texts = []
+        for number, past in enumerate((one, other)):
+            text = past._text(past.servings.find(found))
+            if past.servings.log.database is not database:  # another world: its rows come over, as they are typed here
+                rows = past.servings.log.database.arrow(text)
+                source = stack.enter_context(database.registered(rows, f"_world_{number}"))
+                kinds = kinds_of(default, found.expanded(default.models, default.log.source))
+                cast = ", ".join(f"CAST({quote(c)} AS {kinds[c]}) AS {quote(c)}" for c in columns)
+                text = f"SELECT {cast} FROM {source}"
+            texts.append(text)
+        packed = ", ".join(f"{quote(c)} := {quote(c)}" for c in columns)
+        sides = [
+            f"(SELECT {', '.join(map(quote, keys))}, struct_pack({packed}) AS _row FROM ({text}\n))" for text in texts
+        ]
+        same = " AND ".join(f"a.{quote(key)} IS NOT DISTINCT FROM b.{quote(key)}" for key in keys)
+        whole = ", ".join(f"coalesce(b.{quote(key)}, a.{quote(key)}) AS {quote(key)}" for key in keys)
+        order = ", ".join(map(quote, keys))
+        table = database.arrow(
+            f"""SELECT CASE WHEN a._row IS NULL THEN 'added' WHEN b._row IS NULL THEN 'removed' ELSE 'changed' END
+                       AS change, {whole}, a._row AS "before", b._row AS "after"
+                FROM {sides[0]} AS a FULL JOIN {sides[1]} AS b ON {same}
+                WHERE a._row IS DISTINCT FROM b._row ORDER BY {order}"""
+        )
+    return Rows.of(default.log, table)
+
+
+def _past(value: int | Moment | Past, servings: Servings) -> Past:
+    if isinstance(value, Past):
+        return value
+    if isinstance(value, (datetime, date)):
+        return as_of(servings, recorded=value)
+    return as_of(servings, position=value)

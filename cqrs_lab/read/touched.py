@@ -158,7 +158,7 @@ def touched_of(model: ReadModel, columns: Callable[[str], Iterable[str]], reason
     for item in tree["select_list"]:
         name = item_name(item)
         if name.lower() in {key.lower() for key in model.keys}:
-            if any(_is_aggregate(node) for node in nodes(item)):
+            if any(is_aggregate(node) for node in nodes(item)):
                 raise CannotTouch(f"its key {name!r} is an aggregate")
             keys[name] = item
     for expression in keys.values():
@@ -208,7 +208,8 @@ def _columns(expression: Node) -> list[Node]:
     return [node for node in nodes(expression) if node.get("class") == "COLUMN_REF"]
 
 
-def _is_aggregate(node: Node) -> bool:
+def is_aggregate(node: Node) -> bool:
+    """Return whether a node calls an aggregate."""
     if node.get("class") != "FUNCTION":
         return False
     return function_catalogue().get(node["function_name"].lower(), ("",))[0] == "aggregate"

@@ -2,6 +2,7 @@
 
 from cqrs_lab.workbench.importers import OlistReport, events_from_milestones, load_olist
 from cqrs_lab.workbench.latency import compare_latency
+from cqrs_lab.workbench.polling import poll
 from cqrs_lab.workbench.widgets import TimeMachine, snapshot, time_machine
 from cqrs_lab.workbench.workload import Generated, Workload, digest, generate, tables
 
@@ -15,6 +16,7 @@ __all__ = [
     "events_from_milestones",
     "generate",
     "load_olist",
+    "poll",
     "snapshot",
     "tables",
     "time_machine",

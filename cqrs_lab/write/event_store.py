@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -110,6 +110,9 @@ class Batch:
 
 class Beside(Protocol):
     """What moves with an append: the read models that are kept up to date in its transaction."""
+
+    def held(self) -> AbstractContextManager[object]:
+        """Keep others from moving it, from before the append until it has gone on after the commit."""
 
     def move(self, position: int) -> None:
         """Move to a position, in the append's transaction."""
@@ -245,7 +248,8 @@ class EventStore:
         try:
             while True:
                 try:
-                    with self._storing(batch, with_rows=True):
+                    held = nullcontext() if self.beside is None else self.beside.held()
+                    with held, self._storing(batch, with_rows=True):
                         for table, rows in batch.rows.items():
                             self._insert(table, rows)
                         if self.beside is not None:

@@ -1,0 +1,217 @@
+"""Kept history: the past rows of a read model that merges, so that a question about the past is a lookup.
+
+Owns the tables `history."<model>"`. They hold every version of every row, with the position that made it and the one
+that ended it. It follows from the log alone, and is let fall behind it by some thousand events: as of a position that
+it has not reached is the rows where it ends, with the events since merged into them. A read model that does not merge
+keeps the histories of those below it that do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING
+
+from cqrs_lab.database import quote
+from cqrs_lab.errors import NotServed, QueryFailed
+from cqrs_lab.read.history import EVER, by_event, kinds_of, running
+from cqrs_lab.read.merge import CannotMerge, Merge
+from cqrs_lab.read.models import ReadModel
+from cqrs_lab.read.moving import SERVINGS
+
+if TYPE_CHECKING:
+    from cqrs_lab.read.servings import Servings
+
+DUE = 20_000  # events after which it is moved on; fewer make questions about the last of them cheaper
+_MOST = 1_000_000  # positions that one statement adds
+_AS = "history"
+
+
+class Kept:
+    """The kept history of one read model that merges.
+
+    Args:
+        side: the servings that it is kept for.
+        merge: how the read model merges.
+    """
+
+    def __init__(self, side: Servings, merge: Merge) -> None:
+        self.model = merge.model
+        self._side, self._merge, self._run = side, merge, side.log.database.execute
+        self._table = f"{quote(side.log.database.catalog)}.{_AS}.{quote(self.model.name)}"
+        self._keys = ", ".join(map(quote, self.model.keys))
+        self._every = ", ".join(map(quote, [*merge.columns, *(state.column for state in merge.hidden)]))
+
+    @property
+    def position(self) -> int:
+        """The position that it has reached."""
+        found = self._side.checkpoint(self.model, _AS)
+        return found.position if found else 0
+
+    @property
+    def is_fit(self) -> bool:
+        """Whether it was made by the SELECT that is declared now."""
+        found = self._side.checkpoint(self.model, _AS)
+        return found is not None and found.fingerprint == self._side.fingerprint(self.model)
+
+    def forward(self, end: int) -> None:
+        """Add what is new up to a position, once it is worth it."""
+        while end - self.position >= DUE:
+            start, to = self.position, min(end, self.position + _MOST)
+            with self._moving_to(to):
+                self._add(start, to, self._table)
+
+    def build(self, head: int) -> None:
+        """Make all versions anew beside those that there are, which whoever asks relies on, and swap them."""
+        folds = by_event(self._merge).expanded(self._side.models, self._side.window(0, 0))
+        schema = f"{quote(self._side.log.database.catalog)}.{_AS}"
+        beside = f"{schema}.{quote(f'_next_{self.model.name}')}"
+        with self._side.log.database.transaction():
+            self._run(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+            self._run(
+                f"CREATE OR REPLACE TABLE {beside} AS "
+                f"SELECT {self._every}, _at AS _from, _at AS _to FROM ({folds}\n) LIMIT 0"
+            )
+        # Each in a transaction of its own: of 2.5 M rows in one, made with their table, DuckDB 2.0.0 found none later.
+        for start in range(0, head, _MOST):
+            with self._side.log.database.transaction():
+                self._add(start, min(head, start + _MOST), beside)
+        with self._moving_to(head):
+            self._run(f"DROP TABLE IF EXISTS {self._table}")
+            self._run(f"ALTER TABLE {beside} RENAME TO {quote(self.model.name)}")
+
+    def drop(self) -> None:
+        """Forget it, in the open transaction when there is one."""
+        database = self._side.log.database
+        with nullcontext() if database.in_transaction else database.transaction():
+            self._run(f"DROP TABLE IF EXISTS {self._table}")
+            self._run("DELETE FROM servings WHERE model = ? AND served_as = ?", [self.model.name, _AS])
+        if not database.in_transaction:
+            self._side.load_checkpoints()
+
+    def rows(self, position: int) -> str | None:
+        """Return the SELECT of the rows as of a position, None when there are none."""
+        at = min(position, self.position)
+        if not at or not self.is_fit:
+            return None
+        columns = ", ".join(map(quote, self._merge.columns))
+        there = f"FROM {self._table} WHERE _from <= {at} AND _to > {at}"
+        if at == position:
+            return f"SELECT {columns} {there}"
+        fold = self._merge.stored().expanded(self._side.models, self._side.window(at, position))
+        base = f"SELECT {self._every} {there}"
+        kinds = kinds_of(self._side, f"SELECT * FROM {self._table} LIMIT 0")
+        moved = ", ".join(f"CAST({quote(c)} AS {kinds[c]}) AS {quote(c)}" for c in self._merge.columns)
+        return (
+            f"{self._merge.combined(f'({base})', fold)}\n"
+            f"SELECT {moved} FROM ({self._merge.finished('FROM combined')})\n"
+            f"UNION ALL SELECT {columns} FROM ({base}) ANTI JOIN new USING ({self._keys})"
+        )
+
+    @contextmanager
+    def _moving_to(self, position: int) -> Iterator[None]:
+        """A transaction in which versions and checkpoint move together."""
+        try:
+            with self._side.log.database.transaction():
+                yield
+                checkpoint = self._side.write_checkpoint(self.model, _AS, "kept", position)
+            self._side.checkpoints[self.model.name, _AS] = checkpoint
+        except KeyboardInterrupt:
+            self._side.load_checkpoints()  # it may have come just after the commit
+            raise
+
+    def _add(self, start: int, to: int, table: str) -> None:
+        """Add the versions that begin between two positions, and end those before them."""
+        merge = self._merge
+        folds = by_event(merge).expanded(self._side.models, self._side.window(start, to))
+        kinds = kinds_of(self._side, folds)
+        states = f"{self._keys}{''.join(f', {quote(state.column)}' for state in merge.states)}"
+        self._run(f"CREATE OR REPLACE TEMP TABLE _folds AS SELECT {states}, _at FROM ({folds}\n)")
+        last = f"_to = {EVER} AND ({self._keys}) IN (SELECT ({self._keys}) FROM _folds)"
+        both = f"SELECT * FROM _folds UNION ALL SELECT {states}, _from FROM {table} WHERE {last}"
+        rows = running(merge, both, kinds)
+        ends = f"coalesce(lead(_at) OVER (PARTITION BY {self._keys} ORDER BY _at), {EVER})"
+        self._run(f"CREATE OR REPLACE TEMP TABLE _rows AS SELECT *, {ends} AS _to FROM ({rows})")
+        same = " AND ".join(f"old.{quote(key)} = _first.{quote(key)}" for key in self.model.keys)
+        self._run(
+            f"UPDATE {table} AS old SET _to = _first._at FROM (SELECT {self._keys}, min(_at) AS _at FROM _folds "
+            f"GROUP BY {self._keys}) AS _first WHERE old._to = {EVER} AND {same}"
+        )
+        self._run(f"INSERT INTO {table} SELECT {self._every}, _at, _to FROM _rows WHERE _at > {start} ORDER BY _at")
+        self._run("DROP TABLE _folds")
+        self._run("DROP TABLE _rows")
+
+
+def kept(side: Servings, model: ReadModel) -> Kept | None:
+    """Return the history that is kept of a read model, None when there is none."""
+    if side.checkpoint(model, _AS) is None:
+        return None
+    way = side.way(model)
+    return Kept(side, way) if isinstance(way, Merge) else None
+
+
+def keep(side: Servings, model: ReadModel, *, wanted: bool) -> None:
+    """Begin or end to keep the history of a read model, or of those below it that merge.
+
+    Raises:
+        NotServed: none of them does, so that its past can only be folded.
+    """
+    found = []
+    for name in sorted(side.below(model)):
+        way = side.way(side.models[name.lower()])
+        if isinstance(way, Merge):
+            try:
+                by_event(way)
+            except CannotMerge:
+                continue
+            found.append(Kept(side, way))
+    if wanted and not found:
+        raise NotServed(f"no history of {model.name} can be kept: {side.way(model)}; as_of() folds the log instead")
+    for one in found:
+        there = side.checkpoint(one.model, _AS)
+        if wanted and (there is None or not one.is_fit):
+            one.build(side.log.head)
+        elif not wanted and there is not None:
+            one.drop()
+
+
+def follow(side: Servings, model: ReadModel, position: int) -> None:
+    """Move histories on when the rows of a read model have moved to a position."""
+    for one in _below(side, [model]):
+        if one.is_fit:
+            with side.log.database.lock(SERVINGS), suppress(QueryFailed):  # it stays behind, and more is folded
+                one.forward(position)
+
+
+def remake(side: Servings, models: Iterable[ReadModel]) -> None:
+    """Make the histories of read models, and of those that they are built on, anew."""
+    for one in _below(side, models):
+        with side.log.database.lock(SERVINGS), suppress(QueryFailed):  # what was there stays, and is no less true
+            one.build(side.log.head)
+
+
+def _below(side: Servings, models: Iterable[ReadModel]) -> list[Kept]:
+    if not any(as_ == _AS for _, as_ in side.checkpoints):
+        return []
+    names = {name.lower() for model in models for name in side.below(model)}
+    found = (kept(side, side.models[name]) for name in sorted(names))
+    return [one for one in found if one is not None]
+
+
+@contextmanager
+def remade(side: Servings, is_concerned: Callable[[ReadModel], bool]) -> Iterator[Callable[[], None]]:
+    """Drop histories that something in the past of the log changes, and make them anew when it is done.
+
+    Yields:
+        What drops them, to be called in the transaction of the change.
+    """
+    there = [one for one in _below(side, side.models.values()) if is_concerned(one.model) or not one.is_fit]
+
+    def drop() -> None:
+        for one in there:
+            one.drop()
+
+    yield drop
+    for one in there:
+        with suppress(QueryFailed):
+            one.build(side.log.head)

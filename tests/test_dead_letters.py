@@ -1,0 +1,524 @@
+"""Dead letters: events that fail are tried again, set aside, counted, and taken back; nothing else is held up."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from cqrs_lab import Domain, Event, Lab, Projection, ReadModel, Saga, open_shop, subscriptions
+from cqrs_lab.cli import app
+from cqrs_lab.errors import DeclarationError, ProjectionFailed, UnknownReadModel
+from cqrs_lab.read import running
+from cqrs_lab.shop import (
+    CustomerRegistered,
+    OrderPaid,
+    OrderShipped,
+    RegisterCustomer,
+    customers,
+    order_summary,
+    orders,
+)
+from tests.support import START, append, assert_same
+
+merged = ReadModel(
+    "merged",
+    "order_id",
+    "SELECT order_id, count(*) AS n, sum(CAST(tracking_number AS BIGINT)) AS number "
+    "FROM order_events GROUP BY order_id",
+)
+touched = ReadModel(
+    "touched",
+    "order_id",
+    "SELECT order_id, count(*) AS n, median(CAST(tracking_number AS BIGINT)) AS number "
+    "FROM order_events GROUP BY order_id",
+)
+filtered = ReadModel(
+    "filtered",
+    "order_id",
+    "SELECT order_id, count(*) AS n FROM order_events WHERE coalesce(CAST(tracking_number AS BIGINT), 0) >= 0 "
+    "GROUP BY order_id",
+)
+whole = ReadModel(
+    "whole",
+    "order_id",
+    "SELECT order_id, count(*) AS n, sum(CAST(tracking_number AS BIGINT)) AS number, "
+    "(SELECT count(*) FROM order_events) AS events FROM order_events GROUP BY order_id",
+)
+MODELS = [merged, touched, filtered, whole]
+
+
+def by_hand(works: Callable[[str], bool] = str.isdigit, name: str = "by_hand", chunk: int = 3) -> Projection:
+    """Return `merged` as a projection in Python; it fails at a number that does not work."""
+    made = Projection(name, "order_id", {"order_id": str, "n": int, "number": int}, chunk=chunk)
+
+    @made.on(OrderShipped)
+    @made.on(OrderPaid)
+    def _(recorded: Any, rows: Any) -> None:
+        row = rows.get(recorded.event.order_id) or {"order_id": recorded.event.order_id, "n": 0, "number": None}
+        number = getattr(recorded.event, "tracking_number", None)
+        rows.put(**row | {"n": row["n"] + 1})
+        if number is not None:
+            if not works(number):
+                raise ValueError(f"{number} is no number")
+            value = int(number) if number.isdigit() else 0
+            rows.put(**row | {"n": row["n"] + 1, "number": (row["number"] or 0) + value})
+
+    return made
+
+
+def steps(*numbers: str) -> list[tuple[Event, int]]:
+    """Return events of two orders: "." is a payment, anything else a number to ship under; "x" is poison."""
+    return [
+        (
+            OrderPaid(order_id=f"o-{place % 2}", amount=Decimal(1))
+            if number == "."
+            else OrderShipped(order_id=f"o-{place % 2}", tracking_number=number),
+            0,
+        )
+        for place, number in enumerate(numbers)
+    ]
+
+
+def sound(model: ReadModel, dead: list[int], position: int) -> str:
+    """Return the SELECT of a model over the events up to a position that are not dead."""
+    where = f"position <= {position} AND position NOT IN ({', '.join(map(str, [0, *dead]))})"
+    return model.bound(lambda table: f"SELECT * FROM {table} WHERE {where}")
+
+
+def dead_of(lab: Lab, model: str) -> list[int]:
+    """Return the positions that a model has set aside."""
+    return [row["position"] for row in lab.dead_letters().dicts() if row["model"] == model]
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody wait for long before the next attempt."""
+    monkeypatch.setattr(subscriptions, "_FIRST_PAUSE", 0.0005)
+
+
+history = st.lists(st.sampled_from([".", "1", "2", "x", "y"]), max_size=9)
+
+
+@pytest.mark.parametrize("kind", [*MODELS, "python"], ids=lambda kind: getattr(kind, "name", kind))
+@given(early=history, late=history, cuts=st.lists(st.integers(0, 30), max_size=3))
+@settings(max_examples=6, deadline=None)
+def test_rows_are_those_of_the_events_that_are_not_dead(
+    kind: Any, early: list[str], late: list[str], cuts: list[int]
+) -> None:
+    """Any poison, any cuts: handled and dead events add up to the position; rows are the SELECT over the handled."""
+    numbers = early + late
+    with open_shop(threads=1) as lab:
+        append(lab, steps(*early))
+        served = lab.serve(by_hand() if kind == "python" else kind, on_error="dead letter")
+        append(lab, [(event.model_copy(update={"order_id": "o-1"}), 0) for event, _ in steps(*late)])
+        for cut in [*sorted(cuts), None]:
+            served.catch_up(to=cut, attempts=1)
+            position = served.position
+            poison = [place for place, number in enumerate(numbers[:position], 1) if number in "xy"]
+            assert dead_of(lab, served.model.name) == poison
+            handled = served.sql(f"SELECT coalesce(sum(n), 0)::BIGINT FROM {served.model.name}").fetchall()[0][0]
+            assert handled + len(poison) == position
+            expected = sound(merged if kind == "python" else kind, poison, position)
+            if kind == "python":
+                expected = f"SELECT * REPLACE (number::BIGINT AS number) FROM ({expected})"
+            assert_same(lab, served._select(), expected)
+        assert position == lab.head
+        before = served.rows().fetchall()
+        served.rebuild()
+        assert served.rows().fetchall() == before
+
+
+# -- attempts ------------------------------------------------------------------------------------------------------
+
+
+def failing(model: str) -> Callable[[], Any]:
+    """Return a projection in Python or from a SELECT, by name."""
+    return by_hand() if model == "by_hand" else merged  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("model", ["by_hand", "merged"])
+def test_attempts_come_first(model: str) -> None:
+    """By hand an event is tried as often as was said, three times when it is to be set aside, once when not."""
+    with open_shop() as lab:
+        served = lab.serve(failing(model))
+        append(lab, steps(".", "x", "."))
+        for attempts, counted in [(None, 1), (2, 2), (5, 5)]:
+            with pytest.raises(ProjectionFailed):
+                served.catch_up(attempts=attempts)
+            assert lab._servings.running.failures[model, "projection"].attempts == counted
+        assert served.position == (1 if model == "by_hand" else 0)
+        assert len(lab.dead_letters()) == 0
+        lab.serve(failing(model) if model == "merged" else served.model, on_error="dead letter")
+        assert lab.catch_up() == served.position == 3
+        append(lab, steps("y", "."))
+        assert served.catch_up(attempts=2) == 5
+        assert [(row["position"], row["attempts"]) for row in lab.dead_letters().dicts()] == [(2, 3), (4, 2)]
+        assert [row["state"] for row in lab.lag().dicts()] == ["ok, 2 dead letters"]
+
+
+def test_an_attempt_that_goes_well_sets_nothing_aside() -> None:
+    """What fails for a while, such as a mail server, is handled at a later attempt, once and in its place."""
+    tries: list[int] = []
+    flaky = Projection("flaky", side_effect=True)
+
+    @flaky.on(OrderPaid)
+    def _(recorded: Any, rows: Any) -> None:
+        tries.append(recorded.position)
+        if recorded.position == 2 and tries.count(2) < 3:
+            raise OSError("the server is busy")
+
+    with open_shop() as lab:
+        served = lab.serve(flaky, on_error="dead letter")
+        append(lab, steps(".", ".", "."))
+        assert served.catch_up() == 3
+        assert (tries, len(lab.dead_letters())) == ([1, 2, 2, 2, 3], 0)
+
+
+@pytest.mark.parametrize(("model", "mode"), [("by_hand", "background"), ("merged", "background"), ("merged", "inline")])
+def test_what_moves_by_itself_sets_aside_by_itself(model: str, mode: str) -> None:
+    """In the background after eight attempts, inline behind the append, while the append itself goes on."""
+    with open_shop() as lab:
+        tries: list[str] = []
+        made = by_hand(lambda number: tries.append(number) or number.isdigit()) if model == "by_hand" else merged
+        served = lab.serve(made, mode=mode, on_error="dead letter")
+        append(lab, steps(".", "x", "1", "y", "2"))
+        until = time.monotonic() + 10
+        while served.position < 5 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert served.rows().fetchall() == [("o-0", 3, 3)]
+        counted = {row["position"]: row["attempts"] for row in lab.dead_letters().dicts()}
+        if mode == "background":
+            assert counted == {2: running.ATTEMPTS, 4: running.ATTEMPTS}
+            assert model == "merged" or tries.count("x") == tries.count("y") == running.ATTEMPTS
+        assert list(counted) == [2, 4]
+        assert [row["state"] for row in lab.lag().dicts()] == ["ok, 2 dead letters"]
+
+
+def test_only_who_was_told_sets_aside_and_the_others_stop() -> None:
+    """A projection that was not told stops before the event; being told "stop" again ends the setting aside."""
+    with open_shop() as lab:
+        lab.serve(by_hand(), on_error="dead letter")
+        stops = lab.serve(by_hand(name="stops"))
+        append(lab, steps(".", "x", "."))
+        with pytest.raises(ProjectionFailed, match="stops failed at position 2"):
+            lab.catch_up()
+        states = {row["model"]: row["state"] for row in lab.lag().dicts()}
+        assert states == {"by_hand": "ok, 1 dead letter", "stops": "stopped"}
+        assert stops.position == 1
+        served = lab.serve("by_hand", on_error="stop")
+        append(lab, steps("x"))
+        with pytest.raises(ProjectionFailed):
+            served.catch_up()
+        assert dead_of(lab, "by_hand") == [2]
+
+
+# -- what is kept --------------------------------------------------------------------------------------------------
+
+
+def test_dead_letters_are_listed_and_kept(tmp_path: Path) -> None:
+    """Each is shown with its event, error and attempts; after reopening it stays out, and more are set aside."""
+    path = tmp_path / "lab.duckdb"
+    with open_shop(path) as lab:
+        append(lab, steps(".", "x"))
+        for model in (by_hand(), merged):
+            lab.serve(model, on_error="dead letter")
+        for row in lab.dead_letters().dicts():
+            assert list(row) == "model position stream type occurred_at data error attempts at".split()
+            assert (row["position"], row["stream"], row["type"]) == (2, "order/o-1", "OrderShipped")
+            assert (row["occurred_at"], row["attempts"]) == (START, 3)
+            assert json.loads(row["data"]) == {"order_id": "o-1", "tracking_number": "x"}
+            assert row["error"].startswith("ValueError: x is no number" if row["model"] == "by_hand" else "QueryFailed")
+            assert row["at"].tzinfo is not None
+        assert [row["model"] for row in lab.dead_letters()._table.to_pylist()] == ["by_hand", "merged"]
+    with open_shop(path) as lab:
+        append(lab, steps("1", "x", "2"))
+        for model in (by_hand(), merged):
+            served = lab.serve(model)
+            assert served.catch_up() == 5
+            assert served.rows().fetchall()[0][2] == 3
+            assert dead_of(lab, model.name) == [2, 4]
+            served.rebuild()
+            assert served.rows().fetchall()[0][2] == 3
+    with open_shop(path, read_only=True) as lab:
+        assert len(lab.dead_letters()) == 4
+        assert {row["state"] for row in lab.lag().dicts() if row["model"] != "order_summary"} <= {"ok, 2 dead letters"}
+
+
+def test_a_store_without_the_table_gets_it(tmp_path: Path) -> None:
+    """A store of an earlier version is read as one without dead letters, and has the table once it is written to."""
+    path = tmp_path / "lab.duckdb"
+    with open_shop(path) as lab:
+        lab._log.database.execute("DROP TABLE dead_letters")
+    with open_shop(path, read_only=True) as lab:
+        assert len(lab.dead_letters()) == 0
+    with open_shop(path) as lab:
+        append(lab, steps("x"))
+        lab.serve(merged, on_error="dead letter")
+        assert dead_of(lab, "merged") == [1]
+
+
+@pytest.mark.parametrize("model", ["by_hand", "merged"])
+def test_a_poison_event_fails_a_rebuild(model: str) -> None:
+    """A rebuild sets nothing aside, whatever was told: it fails, and the old rows keep serving."""
+    works = [True]
+    with open_shop() as lab:
+        made = by_hand(lambda number: works[0]) if model == "by_hand" else merged
+        append(lab, steps("1", "2"))
+        served = lab.serve(made, on_error="dead letter")
+        before = served.rows().fetchall()
+        works[0] = False
+        if model == "merged":
+            append(lab, steps("x"))
+        with pytest.raises(ProjectionFailed):
+            served.rebuild()
+        assert (served.rows().fetchall(), served.position) == (before, 2)
+        assert len(lab.dead_letters()) == 0
+
+
+def test_an_error_says_nothing_of_who_was_forgotten() -> None:
+    """When somebody is forgotten, what errors say about their events is cut to its kind."""
+    book = Projection("book", "customer_id", {"customer_id": str, "name": str})
+
+    @book.on(CustomerRegistered)
+    def _(recorded: Any, rows: Any) -> None:
+        raise ValueError(f"no place for {recorded.event.name}")
+
+    with open_shop() as lab:
+        lab.send(RegisterCustomer(customer_id="c-1", name="Ada", email="ada@example.org"))
+        lab.serve(book, on_error="dead letter")
+        assert "Ada" in str(lab.dead_letters().dicts())
+        lab.forget("c-1")
+        assert "Ada" not in str(lab.dead_letters().dicts())
+        assert [row["error"] for row in lab.dead_letters().dicts()] == ["ValueError"]
+
+
+def test_an_event_of_an_unknown_version_can_be_set_aside() -> None:
+    """An event that nobody can read stops a projection in Python by name, or is skipped and counted when told so."""
+    with open_shop() as lab:
+        append(lab, steps("1", "2", "3", "x", "4"))
+        lab._log.database.execute("UPDATE order_events SET schema_version = 9 WHERE position = 3")
+        lab._log.reload()
+        with pytest.raises(ProjectionFailed, match=r"UnknownEventType: .*OrderShipped v9"):
+            lab.serve(by_hand(chunk=500))
+        served = lab.serve(by_hand(chunk=500), on_error="dead letter")
+        assert served.state == "ok"
+        assert served.catch_up() == 5
+        assert dead_of(lab, "by_hand") == [3, 4]
+        assert served.rows().fetchall() == [("o-0", 2, 5), ("o-1", 1, 2)]
+
+
+# -- layers --------------------------------------------------------------------------------------------------------
+
+
+@given(numbers=history, cuts=st.lists(st.integers(0, 14), max_size=2))
+@settings(max_examples=6, deadline=None)
+def test_what_is_built_on_rows_without_dead_events_follows_them(numbers: list[str], cuts: list[int]) -> None:
+    """A layer's dead events are missing above it, too, moved or rebuilt, whoever of the two is moved first."""
+    above = ReadModel("above", "n", "SELECT n, count(*) AS orders, median(number) AS number FROM merged GROUP BY n")
+    with open_shop(threads=1) as lab:
+        lab.serve(merged, on_error="dead letter")
+        served = lab.serve(above)
+        append(lab, steps(*numbers))
+        for cut in [*sorted(cuts), lab.head]:
+            lab._servings.running.forward(served.stored, cut, 1)
+            dead = [place for place, number in enumerate(numbers[: served.position], 1) if number in "xy"]
+            assert dead_of(lab, "merged") == dead
+            expected = above.bound(lambda name, dead=dead: sound(merged, dead, served.position))  # type: ignore[misc]
+            assert_same(lab, served._select(), expected)
+        before = served.rows().fetchall()
+        served.rebuild()
+        assert served.rows().fetchall() == before
+
+
+def test_what_no_event_is_guilty_of_stops() -> None:
+    """A failure that stays without the event, such as one that rows below bring, sets nothing aside."""
+    named = ReadModel(
+        "named", "order_id", "SELECT order_id, max(tracking_number) AS number FROM order_events GROUP BY order_id"
+    )
+    above = ReadModel(
+        "above", "number", "SELECT CAST(number AS BIGINT) AS number, count(*) AS n FROM named GROUP BY ALL HAVING n > 0"
+    )
+    with open_shop() as lab:
+        lab.serve(named)
+        served = lab.serve(above, on_error="dead letter")
+        append(lab, steps("1", "x", "2"))
+        with pytest.raises(ProjectionFailed):
+            served.catch_up(attempts=1)
+        assert len(lab.dead_letters()) == 0
+        assert [row["state"] for row in served.lag().dicts()] == ["stopped"]
+
+
+# -- taking back ---------------------------------------------------------------------------------------------------
+
+
+def test_a_projection_in_python_handles_them_again_in_order() -> None:
+    """With the same handlers each is handled where the rows are now; what fails again stays, with one attempt more."""
+    known, order = {"1"}, []
+    made = by_hand(lambda number: number in known)
+    handler = made.handlers[OrderShipped]
+    made.handlers[OrderShipped] = lambda recorded, rows: (handler(recorded, rows), order.append(recorded.position))
+    with open_shop() as lab:
+        append(lab, steps("y", "x", "1", "x", "z"))
+        served = lab.serve(made, on_error="dead letter")
+        assert (dead_of(lab, "by_hand"), order) == ([1, 2, 4, 5], [3])
+        assert lab.retry_dead_letters() == 0
+        assert {row["attempts"] for row in lab.dead_letters().dicts()} == {4}
+        known |= {"x", "z"}
+        assert lab.retry_dead_letters("by_hand") == 3
+        assert [(row["position"], row["attempts"]) for row in lab.dead_letters().dicts()] == [(1, 5)]
+        assert order == [3, 2, 4, 5]
+        assert served.rows().fetchall() == [("o-0", 2, 1), ("o-1", 2, 0)]
+        assert served.position == 5
+        known |= {"y"}
+        assert (lab.retry_dead_letters(made), len(lab.dead_letters())) == (1, 0)
+        assert [row["state"] for row in lab.lag().dicts()] == ["ok"]
+        assert lab.retry_dead_letters() == 0
+
+
+def test_a_mended_select_is_made_anew_with_them() -> None:
+    """With a SELECT that goes well all are taken back; with one that mends some, the others stay and are left out."""
+    with open_shop() as lab:
+        append(lab, steps("1", "x", "2", "y", "x"))
+        lab.serve(merged, on_error="dead letter")
+        assert lab.retry_dead_letters("merged") == 0
+        assert {row["attempts"] for row in lab.dead_letters().dicts()} == {4}
+        for mended, back, left in [("'x'", 2, [4]), ("'x', 'y'", 1, [])]:
+            text = merged.sql.replace(
+                "CAST(tracking_number",
+                f"CAST(CASE WHEN tracking_number IN ({mended}) THEN '0' ELSE tracking_number END",
+            )
+            served = lab.serve(ReadModel("merged", "order_id", text))
+            assert served.state == "rebuild needed"
+            assert lab.retry_dead_letters() == back
+            assert (served.state, dead_of(lab, "merged")) == ("ok", left)
+            assert_same(lab, served._select(), sound(served.model, left, 5))
+        assert_same(lab, served._select(), lab.as_of(position=5)._text(served.model))
+
+
+def test_other_handlers_make_all_rows_anew_with_them() -> None:
+    """A projection in Python with mended handlers is made anew over all events, the dead ones in their place."""
+    with open_shop() as lab:
+        append(lab, steps("1", "x", "2"))
+        lab.serve(by_hand(), on_error="dead letter")
+        mended, seen = Projection("by_hand", "order_id", {"order_id": str, "n": int, "number": int}), []
+        mended.on(OrderShipped)(lambda recorded, rows: seen.append(recorded.position))
+        served = lab.serve(mended)
+        assert served.state == "rebuild needed"
+        assert (lab.retry_dead_letters(), served.state, seen) == (1, "ok", [1, 2, 3])
+
+
+def test_what_nobody_knows_cannot_be_retried() -> None:
+    """Dead letters of a name that is not declared now are left alone; asked for by that name they are an error."""
+    with open_shop() as lab:
+        append(lab, steps("x"))
+        lab.serve(merged, on_error="dead letter")
+        del lab._servings.models["merged"]
+        assert lab.retry_dead_letters() == 0
+        with pytest.raises(UnknownReadModel):
+            lab.retry_dead_letters("merged")
+        assert dead_of(lab, "merged") == [1]
+
+
+# -- sagas ---------------------------------------------------------------------------------------------------------
+
+
+def shouting(works: list[str], heard: list[str]) -> Domain:
+    """Return a domain with a saga that hears numbers and fails at those that do not work."""
+
+    def react(state: Any, event: Event) -> list[Any]:
+        number = event.tracking_number  # type: ignore[attr-defined]
+        heard.append(number)
+        if number not in works:
+            raise ValueError(f"{number} is no number")
+        return []
+
+    saga = Saga("shouting", "order_id", [OrderShipped], None, lambda state, event: None, react)
+    return Domain(deciders=[orders, customers], sagas=[saga], read_models=[order_summary])
+
+
+def test_a_saga_stops_or_sets_aside(tmp_path: Path) -> None:
+    """A saga stops before an event that fails; told so it tries three times, sets it aside and takes it back later."""
+    works, heard = ["1", "2"], []
+    path = tmp_path / "lab.duckdb"
+    with Lab(path, domain=shouting(works, heard)) as lab:
+        follower = lab.follow("shouting")
+        append(lab, steps("1", "x", ".", "2", "y"))
+        with pytest.raises(ValueError, match="x is no number"):
+            lab.catch_up()
+        lag = {row["model"]: row for row in lab.lag().dicts()}["shouting"]
+        assert (lag["served_as"], lag["state"], lag["events_behind"]) == ("saga", "stopped", 4)
+        assert "x is no number" in lag["error"]
+        with pytest.raises(ValueError, match="x is no number"):
+            follower.catch_up(attempts=2)
+        assert heard == ["1", "x", "x", "x"]
+        lab.follow("shouting", on_error="dead letter")
+        assert follower.catch_up(to=3) == 3
+        assert heard == ["1", "x", "x", "x", "x", "x", "x"]
+    heard.clear()
+    with Lab(path, domain=shouting(works, heard)) as lab:
+        follower = lab.follow("shouting")
+        assert (follower.catch_up(), heard) == (5, ["2", "y", "y", "y"])
+        assert [(row["position"], row["attempts"]) for row in lab.dead_letters().dicts()] == [(2, 3), (5, 3)]
+        assert [row["state"] for row in lab.lag().dicts()] == ["ok, 2 dead letters"]
+        works.append("y")
+        assert lab.retry_dead_letters("shouting") == 1
+        assert [(row["position"], row["attempts"]) for row in lab.dead_letters().dicts()] == [(2, 4)]
+        assert follower.position == 5
+
+
+def test_a_saga_and_a_read_model_have_two_names() -> None:
+    """A saga with the name of a read model is refused: their dead letters could not be told apart."""
+    domain = shouting([], [])
+    with Lab(domain=domain) as lab:
+        lab.serve(ReadModel("shouting", "order_id", merged.sql))
+        with pytest.raises(DeclarationError, match="both called"):
+            lab.follow("shouting")
+
+
+# -- the command line ----------------------------------------------------------------------------------------------
+
+
+def call(*arguments: object) -> Any:
+    """Run the program in this process."""
+    return CliRunner(env={"COLUMNS": "120"}).invoke(app, list(map(str, arguments)))
+
+
+def test_the_command_line_lists_and_rebuilds(tmp_path: Path) -> None:
+    """dead-letters lists them, for people and as JSON; rebuild makes rows anew; wrong input is one clear error."""
+    path = tmp_path / "shop.duckdb"
+    with open_shop(path) as lab:
+        append(lab, steps("1", "x"))
+        served = lab.serve(order_summary)
+        lab._log.database.execute("UPDATE projection.order_summary SET status = 'WRONG'")
+        empty = call("dead-letters", "--db", tmp_path / "none.duckdb")
+        assert (empty.exit_code, "none.duckdb" in empty.stderr) == (1, True)
+        assert served.where(status="WRONG").fetchall()
+    assert json.loads(call("dead-letters", "--db", path, "--json").stdout) == []
+    with open_shop(path) as lab:
+        lab.serve(by_hand(), on_error="dead letter")
+    (letter,) = json.loads(call("dead-letters", "--db", path, "--json").stdout)
+    assert (letter["model"], letter["position"], letter["attempts"]) == ("by_hand", 2, 3)
+    assert "order/o-1" in call("dead-letters", "--db", path).stdout
+    assert "made anew up to position 2" in call("rebuild", "order_summary", "--db", path).stdout
+    with open_shop(path, read_only=True) as lab:
+        assert [row["status"] for row in lab.serve(order_summary).rows().dicts()] == ["SHIPPED", "SHIPPED"]
+    for arguments, code, said in [
+        (("rebuild", "daily_orders", "--db", path), 1, "keeps no rows of daily_orders"),
+        (("rebuild", "nothing", "--db", path), 1, "no read model of the shop"),
+        (("rebuild", "order_summary", "--db", tmp_path / "none.duckdb"), 1, "none.duckdb"),
+        (("rebuild", "--db", path), 2, "MODEL"),
+        (("dead-letters",), 2, "--db"),
+    ]:
+        result = call(*arguments)
+        assert result.exit_code == code
+        assert said in result.stderr
+    assert not (tmp_path / "none.duckdb").exists()
