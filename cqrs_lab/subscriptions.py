@@ -106,6 +106,10 @@ class DeadLetters:
         """Return whether it sets events aside, and does not stop before them."""
         return name in self._KNOWN[self._log.database][1]
 
+    def attempts(self, name: str, given: int | None) -> int:
+        """Return how often what fails is tried by hand: as given, else often only when it is then set aside."""
+        return given or (_ATTEMPTS if self.is_told(name) else 1)
+
     def tell(self, name: str, on_error: OnError) -> None:
         """Store what is to be done with an event that fails.
 
@@ -237,7 +241,7 @@ class Follower:
             The position reached.
         """
         told = self.dead.is_told(self.name)
-        attempts = attempts or (_ATTEMPTS if told else 1)
+        attempts = self.dead.attempts(self.name, attempts)
         with self._lock:
             while True:
                 start = self.position

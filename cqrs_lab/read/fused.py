@@ -7,13 +7,13 @@ what is looked up is looked up for the rows that move. One table instead of two:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from cqrs_lab.database import quote
 from cqrs_lab.read.merge import CannotMerge, Merge, last_column
 from cqrs_lab.read.models import Derived, ReadModel, item_name
-from cqrs_lab.read.touched import Touched, Use, is_aggregate, owner_of
+from cqrs_lab.read.touched import Touched, Use, equalities, is_aggregate, owner_of
 from cqrs_lab.syntax import Node, nodes
 
 
@@ -133,17 +133,8 @@ def _compared(source: Node, use: Use, uses: tuple[Use, ...]) -> set[str]:
         if (right["alias"] or right["table_name"]).lower() != use.alias.lower():
             continue
         found |= {column.lower() for column in join["using_columns"]}
-        for equal in _conjuncts(join["condition"]):
+        for equal in equalities(join["condition"]):
             for side in (equal["left"], equal["right"]):
                 if side["class"] == "COLUMN_REF" and owner_of(side, uses) == use:
                     found.add(side["column_names"][-1].lower())
     return found
-
-
-def _conjuncts(condition: Node | None) -> Iterator[Node]:
-    """The equalities that a condition demands."""
-    if condition and condition.get("type") == "COMPARE_EQUAL":
-        yield condition
-    elif condition and condition.get("type") == "CONJUNCTION_AND":
-        for child in condition["children"]:
-            yield from _conjuncts(child)

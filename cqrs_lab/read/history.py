@@ -18,7 +18,7 @@ from cqrs_lab.database import quote
 from cqrs_lab.read.merge import COMBINE, CannotMerge, Merge
 from cqrs_lab.read.models import Derived, ReadModel
 from cqrs_lab.read.serving import as_stored
-from cqrs_lab.read.touched import CannotTouch, Touched, Use, owner_of, touched_of
+from cqrs_lab.read.touched import CannotTouch, Touched, Use, equalities, owner_of, touched_of
 from cqrs_lab.rows import Rows
 from cqrs_lab.syntax import Node, nodes, syntax_text, syntax_tree
 
@@ -275,13 +275,8 @@ def _inside(source: Node, uses: Sequence[Use]) -> list[Use]:
 
 def _equal(condition: Node | None, uses: Sequence[Use]) -> Iterator[tuple[tuple[Use, str], tuple[Use, str]]]:
     """Yield columns of two sources that a condition says are equal."""
-    if not condition:
-        return
-    if condition.get("type") == "CONJUNCTION_AND":
-        for part in condition["children"]:
-            yield from _equal(part, uses)
-    elif condition.get("type") == "COMPARE_EQUAL":
-        sides = [condition["left"], condition["right"]]
+    for equal in equalities(condition):
+        sides = [equal["left"], equal["right"]]
         if all(side["class"] == "COLUMN_REF" for side in sides):
             one, other = ((use, _column(side, use)) for side in sides for use in [owner_of(side, uses)])
             if one[0] and one[1] and other[0] and other[1] and one[0] != other[0]:

@@ -60,9 +60,7 @@ class ReadModel:
     sql: str
 
     def __post_init__(self) -> None:
-        check_name("read model", self.name)
-        if self.name.lower() in TABLES or self.name.lower().endswith(("_events", "_personal")):
-            raise ReadModelRefused(f"the name {self.name!r} is kept for a table of the log; choose another")
+        check_model_name("read model", self.name)
         try:
             tree = syntax_tree(self.sql)
         except QueryFailed as error:
@@ -130,6 +128,18 @@ class ReadModel:
 
     def __str__(self) -> str:
         return f"{self.name} (key {', '.join(self.keys)})\n{self.sql.strip()}"
+
+
+def check_model_name(kind: str, name: str) -> None:
+    """Refuse a name that a read model cannot have.
+
+    Raises:
+        DeclarationError: nobody could type it.
+        ReadModelRefused: it is kept for a table of the log.
+    """
+    check_name(kind, name)
+    if name.lower() in TABLES or name.lower().endswith(("_events", "_personal")):
+        raise ReadModelRefused(f"the name {name!r} is kept for a table of the log; choose another")
 
 
 def span(text: str, node: Node) -> tuple[int, int]:

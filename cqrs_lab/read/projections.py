@@ -26,15 +26,13 @@ from cqrs_lab.errors import (
     NotServed,
     ProjectionFailed,
     QueryFailed,
-    ReadModelRefused,
     RebuildNeeded,
     StoreError,
     UnknownEventType,
 )
-from cqrs_lab.log import TABLES
 from cqrs_lab.messages import Event, Recorded, Value, decimal_limits, unwrap, utc
 from cqrs_lab.read.explain import Explanation
-from cqrs_lab.read.models import ReadModel, Source
+from cqrs_lab.read.models import ReadModel, Source, check_model_name
 from cqrs_lab.read.moving import Stored
 
 if TYPE_CHECKING:
@@ -74,9 +72,7 @@ class Projection(ReadModel):
     ) -> None:
         for field, value in {"name": name, "key": key, "sql": ""}.items():
             object.__setattr__(self, field, value)  # the base is frozen
-        check_name("projection", name)
-        if name.lower() in TABLES or name.lower().endswith(("_events", "_personal")):
-            raise ReadModelRefused(f"the name {name!r} is kept for a table of the log; choose another")
+        check_model_name("projection", name)
         types = dict(columns or {})
         for column in types:
             check_name("column", column)

@@ -297,11 +297,6 @@ class Running:
         self.runner.wake()
 
     @property
-    def has_work(self) -> bool:
-        """Whether anything is there for the thread."""
-        return bool(self._of_mode("background") or self._of_mode("every"))
-
-    @property
     def is_alive(self) -> bool:
         """Whether the thread runs."""
         return self.runner is not None and self.runner.is_alive

@@ -126,7 +126,7 @@ class Served:
             return self._side.log.head
         if self.as_ == "materialized":
             raise NotServed(f"{self.model.name} is materialized: it is refreshed whole; call refresh()")
-        running, attempts = self._side.running, attempts or (3 if self._side.dead.is_told(self.model.name) else 1)
+        running, attempts = self._side.running, self._side.dead.attempts(self.model.name, attempts)
         with self._database.lock(SERVINGS):
             running.failures.pop((self.model.name, self.as_), None)  # counted from now
         while True:

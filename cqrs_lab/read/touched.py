@@ -182,6 +182,15 @@ def owner_of(column: Node, uses: Iterable[Use]) -> Use | None:
     return next((use for use in uses if first in use.columns), None)
 
 
+def equalities(condition: Node | None) -> Iterator[Node]:
+    """Yield the comparisons with = that a condition demands."""
+    if condition and condition.get("type") == "COMPARE_EQUAL":
+        yield condition
+    elif condition and condition.get("type") == "CONJUNCTION_AND":
+        for child in condition["children"]:
+            yield from equalities(child)
+
+
 def _uses(source: Node, columns: Callable[[str], Iterable[str]], *, is_optional: bool) -> Iterator[Use]:
     if source["type"] == "BASE_TABLE":
         name = source["table_name"].lower()

@@ -244,8 +244,9 @@ def acting(store: EventStore) -> Middleware:
 
     def acting(envelope: Envelope, proceed: Proceed) -> Receipt:
         handler = envelope.handler
-        known = not envelope.is_new and store.remembered(str(envelope.command_id), envelope.batch) is not None
-        if not isinstance(handler, Service) or known:
+        if not isinstance(handler, Service):
+            return proceed(envelope)
+        if not envelope.is_new and store.remembered(str(envelope.command_id), envelope.batch) is not None:
             return proceed(envelope)
         seen = store.seen(handler.log_category, handler.stream_id(envelope.command), envelope.batch)
         if envelope.expected_version not in (None, seen[1]):
