@@ -345,13 +345,16 @@ class Lab:
     def trace(self, correlation_id: UUID | str) -> Trace:
         """Tell the story behind a correlation id: what was asked, what happened, what followed, what changed.
 
+        What changed is told of the read models that the domain's queries answer from; of all without a query.
+
         Returns:
             Rows, in order, that print as a story: position, kind (command, saga, event or row), name (of the command's
             or event's type, or of the read model), about (the stream, or the key of the row), by (the saga), at (when
             it was recorded) and detail (the event's fields as JSON, or what changed in the row).
         """
         sagas = [saga.name for saga in self.domain.sagas]
-        return trace(self._log, self._servings, self.domain.read_models, sagas, correlation_id)
+        models = list(dict.fromkeys(query.model for query in self.domain.queries)) or self.domain.read_models
+        return trace(self._log, self._servings, models, sagas, correlation_id)
 
     # -- the read side ---------------------------------------------------------------------------------------------
 
@@ -625,11 +628,12 @@ def open_shop(
         middleware, query_middleware: what else happens around every command and every query.
     """
     from cqrs_lab import shop
+    from cqrs_lab.shop.read_models import READ_MODELS
 
     domain = Domain(
         deciders=[shop.orders, shop.customers, shop.products],
-        read_models=[shop.order_summary, shop.daily_orders],
-        queries=[shop.OrderDetails, shop.OrdersOfCustomer],
+        read_models=READ_MODELS,
+        queries=[shop.OrderDetails, shop.OrdersOfCustomer, shop.SalesByDay],
         services=[shop.payments(gateway or shop.SimulatedGateway())],
         sagas=[shop.fulfilment],
         policy=policy,

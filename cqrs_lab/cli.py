@@ -61,6 +61,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_SHOWN = 20  # rows of a table that could be long
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 
 
@@ -261,10 +263,11 @@ def dead_letters(
     _table("Dead letters", columns, [[letter[column] for column in columns] for letter in letters])
 
 
-@app.command(epilog=_examples("rebuild order_summary --db shop.duckdb"))
+@app.command(epilog=_examples("rebuild order_summary --db shop.duckdb --dry-run"))
 def rebuild(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A read model of the shop that the store serves.")],
     db: Annotated[Path, typer.Option("--db", metavar="FILE", help="The store.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
 ) -> None:
     """Make the stored rows of a read model anew from all events; the old ones serve until then."""
     known = doctors.shop_models()
@@ -275,10 +278,18 @@ def rebuild(
         ways = [way for (way,) in log.database.execute(found, [model.lower()])]
     if not ways:
         _fail(f"{db} keeps no rows of {model}; serve it there first with lab.serve({model!r})")
-    with Console(stderr=True).status("Rebuilding ..."), open_shop(db) as lab:
+    with open_shop(db) as lab:
         for way in ways:
-            position = lab.serve(model, way).rebuild()
-            _print(f"{model} as {way}: made anew up to position {position:,}.")
+            served = lab.serve(model, way)
+            if dry_run:
+                changes = served.rehearse()
+                _print(f"{model} as {way}: {len(changes):,} rows would change.")
+                if len(changes):
+                    rows = [[str(value) for value in row[:-2]] for row in changes.fetchall()[:_SHOWN]]
+                    _table("The first that would", changes.columns[:-2], rows)
+            else:
+                position = served.rebuild(progress=sys.stderr.isatty())
+                _print(f"{model} as {way}: made anew up to position {position:,}.")
 
 
 def _status(log: Log) -> dict[str, Any]:

@@ -47,6 +47,7 @@ from cqrs_lab.interrupts import stoppable
 MEMORY = ":memory:"
 _MAGIC_AT, _MAGIC = 8, b"DUCK"  # every DuckDB file carries these bytes after the header's checksum
 _MOST_THREADS = 1024  # a number that the system does not have ends the process
+_GLANCE = 0.1  # seconds between two looks at how far a statement is
 _PATIENCE = 5.0  # seconds that close() gives an interrupted statement of another thread to end
 # What the driver says when bytes of a file are not what it wrote.
 _DAMAGE = re.compile(r"corrupt|checksum|deserializ|could not read|not a valid duckdb|replaying wal", re.IGNORECASE)
@@ -334,6 +335,32 @@ class Database:
             cursors = list(self._cursors)
         for cursor in cursors:
             cursor.interrupt()
+
+    @contextmanager
+    def telling(self, tell: Callable[[float], None] | None) -> Iterator[None]:
+        """Tell, while the block's statements run on this thread, how much of the one at work is done, from 0 to 1."""
+        if tell is None:
+            yield
+            return
+        self.execute("SET enable_progress_bar = true")
+        self.execute("SET enable_progress_bar_print = false")
+        cursor, done = self._local.cursor, threading.Event()
+
+        def watch() -> None:
+            while not done.wait(_GLANCE):
+                part = cursor.connection.query_progress()
+                if part >= 0:  # below while there is nothing to tell
+                    tell(part / 100)
+
+        watcher = threading.Thread(target=watch, name="cqrs_lab progress", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+        self.execute("SET enable_progress_bar = false")
+        tell(1.0)
 
     # -- cursors ---------------------------------------------------------------------------------------------------
 

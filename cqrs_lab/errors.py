@@ -22,6 +22,7 @@ or the branch that you can do something about::
     │   ├── UnknownReadModel             a name that nothing was declared under
     │   ├── NotServed                    the read model is not served that way here
     │   ├── RebuildNeeded                the stored rows come from another SELECT
+    │   ├── RebuildRefused               the new rows were looked at and not wanted
     │   ├── ProjectionFailed             rows that the read model's table cannot hold
     │   ├── NotYet                       the serving did not reach a position in time: `.position`
     │   └── QueryFailed                  DuckDB refused a statement
@@ -172,6 +173,10 @@ class NotServed(QueryError):
 
 class RebuildNeeded(QueryError):
     """The stored rows were made by another SELECT than the one declared now."""
+
+
+class RebuildRefused(QueryError):
+    """A rebuild was not carried out: its rows were not wanted, or they would tell less of the log than the old ones."""
 
 
 class ProjectionFailed(QueryError):

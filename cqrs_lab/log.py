@@ -119,6 +119,11 @@ class Log:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     @property
+    def shape(self) -> str:
+        """What the columns of all tables of the log are, and of which types."""
+        return repr((self.heads.tables, self.heads.personal))
+
+    @property
     def head(self) -> int:
         """The last committed position, 0 when the log is empty."""
         self.database.check_open()
@@ -459,7 +464,7 @@ class Log:
 
     def _fit_columns(self) -> None:
         stored: dict[str, str] = dict(self.database.execute("SELECT category, key FROM categories"))
-        events, personal = self._tables("events"), self._tables("personal")
+        events, personal = (self._tables(suffix) if stored else {} for suffix in ("events", "personal"))
         missing: list[str] = []
         for category in self.categories.values():
             key = stored.get(category.name)

@@ -9,13 +9,14 @@ goes on.
 
 from __future__ import annotations
 
+import atexit
 import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Literal, get_args
-from weakref import WeakKeyDictionary, WeakMethod
+from weakref import WeakKeyDictionary, WeakMethod, WeakSet
 
 import pyarrow as pa
 
@@ -315,6 +316,18 @@ class Follower:
                 self.dead.put(self.name, letter or position, error, attempts)
 
 
+_RUNNERS: WeakSet[Runner] = WeakSet()
+
+
+def _stop_runners() -> None:
+    """End all threads before the interpreter goes: one that is inside DuckDB then takes the whole process down."""
+    for runner in list(_RUNNERS):
+        runner.stop()
+
+
+atexit.register(_stop_runners)
+
+
 class Runner:
     """A thread that works whenever the log has grown, or when its work says so.
 
@@ -333,6 +346,7 @@ class Runner:
         # A daemon: a program that ends without closing its lab must not wait for it.
         self._thread = threading.Thread(target=self._run, name="cqrs_lab runner", daemon=True)
         self._thread.start()
+        _RUNNERS.add(self)
 
     @property
     def is_alive(self) -> bool:

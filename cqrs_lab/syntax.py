@@ -146,6 +146,19 @@ def is_position(node: Node) -> bool:
     return node.get("class") == "COLUMN_REF" and node["column_names"][-1].lower() == "position"
 
 
+def same(one: Any, other: Any) -> bool:
+    """Return whether two parses mean the same, wherever they stand."""
+    return bool(_meaning(one) == _meaning(other))
+
+
+def _meaning(node: Any) -> Any:
+    """A parse without what does not change its meaning: where it stands and what it is called."""
+    if isinstance(node, dict):
+        skip = ("query_location", "query_location_length", "alias")
+        return {name: _meaning(value) for name, value in node.items() if name not in skip}
+    return [_meaning(item) for item in node] if isinstance(node, list) else node
+
+
 def not_of_one_row(expression: str) -> str | None:
     """Return why a text is not one pure expression over the columns of one row; None when it is."""
     try:

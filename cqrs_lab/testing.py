@@ -11,7 +11,7 @@ Owns no rules: the real deciders, read models and stores are asked. Needs no tes
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from uuid import UUID
 from cqrs_lab.app import Domain, Lab
 from cqrs_lab.errors import ConcurrencyError, DeclarationError, RuleViolated
 from cqrs_lab.messages import Command, Event, Id, Money, Recorded, Value, utc
-from cqrs_lab.read.models import ReadModel
+from cqrs_lab.read.models import ReadModel, Source
 from cqrs_lab.read.moving import WAYS
 from cqrs_lab.write.decider import Decider
 from cqrs_lab.write.event_store import Context
@@ -83,7 +83,7 @@ class Given:
         if not deciders:
             raise DeclarationError("without events nothing tells the deciders; pass given_events(deciders=[…])")
         now, ids = START, count(1)
-        domain = Domain(deciders, [*layers, model])
+        domain = Domain([*deciders, *_neighbours(deciders, [*layers, model])], [*layers, model])
         with Lab(domain=domain, clock=lambda: now, new_id=lambda: UUID(int=next(ids))) as lab:
             projection = lab.serve(model, as_="projection")
             for decider, (event, at) in zip(owners, self.facts, strict=True):
@@ -164,6 +164,25 @@ class Projected:
 
 def _flat(items: tuple[Any, ...]) -> list[Any]:
     return items[0] if len(items) == 1 and isinstance(items[0], list) else list(items)
+
+
+def _neighbours(deciders: Sequence[Decider], models: Iterable[ReadModel]) -> Iterator[Decider]:
+    """Yield the deciders whose events the read models name and nothing was given of, from the same package."""
+    known = {decider.log_category.table for decider in deciders}
+    wanted = {source.name.lower() for model in models for source in _sources(model)} - known
+    packages = {event.__module__.rpartition(".")[0] for decider in deciders for event in decider.events}
+    for name, module in list(sys.modules.items()):
+        if name.rpartition(".")[0] in packages:
+            for value in vars(module).values():
+                if isinstance(value, Decider) and value.log_category.table in wanted:
+                    wanted.remove(value.log_category.table)
+                    yield value
+
+
+def _sources(model: ReadModel) -> Iterator[Source]:
+    yield from model.sources()
+    for layer in model.over:
+        yield from _sources(layer)
 
 
 def _decider(message: Command | Event, deciders: Sequence[Decider] | None, say: str) -> Decider:

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
 
-from cqrs_lab.database import quote
+from cqrs_lab.database import literal, quote
 from cqrs_lab.log import Log
+from cqrs_lab.read.differences import columns_of
+from cqrs_lab.read.fused import Fused
 from cqrs_lab.read.merge import Merge
 from cqrs_lab.read.models import ReadModel
 from cqrs_lab.read.servings import Servings
 from cqrs_lab.read.time_travel import Past
+from cqrs_lab.read.touched import Touched
 from cqrs_lab.rows import Rows
 
 _SCHEMA = pa.schema(
@@ -120,10 +124,44 @@ def _said(value: Any) -> str:
 
 def _touched(servings: Servings, model: ReadModel, position: int) -> list[tuple[Any, ...]]:
     """The keys whose rows an event may have changed."""
-    keys = ", ".join(map(quote, model.keys))
-    if isinstance(servings.way(model), Merge):  # of a model that merges, the event's own fold has them
-        text = model.expanded(servings.models, servings.window(position - 1, position))
-        return servings.log.database.execute(f"SELECT {keys} FROM ({text}\n) ORDER BY {keys}")
-    old, new = (model.expanded(servings.models, servings.window(0, to)) for to in (position - 1, position))
-    difference = f"(({new}\n) EXCEPT ALL ({old}\n)) UNION ALL (({old}\n) EXCEPT ALL ({new}\n))"
-    return servings.log.database.execute(f"SELECT DISTINCT {keys} FROM ({difference}) ORDER BY {keys}")
+    keys, way = ", ".join(map(quote, model.keys)), servings.way(model)
+    before, after = (partial(_source, servings, to=to) for to in (position - 1, position))
+    if isinstance(way, Merge):  # the event's own fold has them
+        select = model.expanded(servings.models, servings.window(position - 1, position))
+    elif isinstance(way, (Touched, Fused)):
+        uses = way.touched if isinstance(way, Fused) else way
+        reached = []
+        for number, use in enumerate(uses.uses):
+            changed = _changed_rows(servings, use.name, position)
+            reached += [uses.keys_of(number, changed, read) for read in (before, after)] if changed else []
+        select = " UNION ".join(reached) or f"SELECT {keys} FROM ({after(model.name)}) LIMIT 0"
+    else:
+        new, old = after(model.name), before(model.name)
+        select = f"(({new}\n) EXCEPT ALL ({old}\n)) UNION ALL (({old}\n) EXCEPT ALL ({new}\n))"
+    there = " AND ".join(f"{quote(key)} IS NOT NULL" for key in model.keys)
+    return servings.log.database.execute(f"SELECT DISTINCT {keys} FROM ({select}\n) WHERE {there} ORDER BY {keys}")
+
+
+def _source(servings: Servings, name: str, *, to: int) -> str:
+    """The SELECT of the rows that a source had at a position."""
+    window = servings.window(0, to)
+    return window(name) if servings.is_events(name) else servings.models[name].expanded(servings.models, window)
+
+
+def _changed_rows(servings: Servings, name: str, position: int) -> str | None:
+    """The SELECT of the rows of a source that an event changed, as they were and as they are; None without any."""
+    if servings.is_events(name):
+        return servings.window(position - 1, position)(name)
+    layer = servings.models[name]
+    touched = _touched(servings, layer, position)
+    if not touched:
+        return None
+    # Values and not a SELECT of them: these DuckDB looks up, where it would fold all of the log for the other.
+    kinds = columns_of(servings.log.database, _source(servings, name, to=position))
+    row = [
+        "(" + ", ".join(f"CAST({literal(str(v))} AS {kinds[k]})" for k, v in zip(layer.keys, key, strict=True)) + ")"
+        for key in touched
+    ]
+    where = f"({', '.join(map(quote, layer.keys))}) IN ({', '.join(row)})"
+    sides = [f"SELECT * FROM ({_source(servings, name, to=to)}\n) WHERE {where}" for to in (position - 1, position)]
+    return " UNION ALL BY NAME ".join(sides)

@@ -115,6 +115,8 @@ def fold_summary(history: Iterable[tuple[Event, int]]) -> dict[str, dict[str, An
         new = {
             "order_id": event.order_id,
             "customer_id": None,
+            "customer_name": None,
+            "customer_email": None,
             "status": "PENDING",
             "total": None,
             "paid": Decimal(0),

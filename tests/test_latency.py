@@ -14,7 +14,7 @@ from cqrs_lab.rows import Rows
 from cqrs_lab.shop import customers, daily_orders, order_summary, orders
 from cqrs_lab.workbench import latency as module
 from cqrs_lab.workbench.latency import compare_latency
-from cqrs_lab.workbench.plots import latency_chart, orders_per_day_chart, show, status_chart
+from cqrs_lab.workbench.plots import lag_chart, latency_chart, orders_per_day_chart, show, status_chart
 from cqrs_lab.workbench.workload import Workload, generate
 
 WAYS = ["view", "materialized", "projection"]
@@ -278,6 +278,16 @@ def test_the_shop_is_drawn(lab):
     for figure in (chart, orders_per_day_chart(daily)):
         assert show(figure).png.startswith(b"\x89PNG")
     assert show(chart, alt_text="how many").alt == "how many"
+
+
+def test_lag_is_drawn_in_order():
+    """Every append is drawn, in order of position, with lines at the median and the p95 that say how late that is."""
+    late = pl.DataFrame({"position": [9, 3, 5], "seconds": [0.3, 0.02, 1.5]})
+    drawn = lag_chart(late).to_dict()["datasets"].values()
+    points, lines = sorted(drawn, key=len, reverse=True)
+    assert points == [{"append": 1, "ms": 20.0}, {"append": 2, "ms": 1500.0}, {"append": 3, "ms": 300.0}]
+    assert [line["said"] for line in lines] == ["half of them: 300 ms", "95 of 100: 1.5 s"]
+    assert show(lag_chart(late)).alt == "How late an append could be seen"
 
 
 def test_a_frame_of_another_shape_is_refused():

@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import re
 import runpy
+import time
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
@@ -13,7 +15,16 @@ import pytest
 
 import cqrs_lab
 from cqrs_lab import errors, shop, workbench
-from cqrs_lab.workbench.course import check_returns, repeatable
+from cqrs_lab.workbench.course import (
+    check_cancellations,
+    check_first_position,
+    check_own_write,
+    check_returns,
+    early_shop,
+    median_ms,
+    repeatable,
+    run_apart,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,8 +37,9 @@ def test_the_public_names_are_kept():
     }  # fmt: skip
     assert set(shop.__all__) >= {
         "CancelOrder", "ChangeCustomerEmail", "DeliverOrder", "OrderDetails", "OrderLine", "OrdersOfCustomer",
-        "PayOrder", "PlaceOrder", "RefundOrder", "RegisterCustomer", "ShipOrder", "StockProduct", "daily_orders",
-        "order_summary",
+        "PayOrder", "PlaceOrder", "RefundOrder", "RegisterCustomer", "SalesByDay", "ShipOrder", "StockProduct",
+        "customer_value", "daily_orders", "daily_sales", "delivery_times", "open_orders", "order_list", "order_summary",
+        "product_demand",
     }  # fmt: skip
     assert set(workbench.__all__) >= {
         "Workload", "compare_latency", "events_from_milestones", "generate", "load_olist", "time_machine",
@@ -72,6 +84,175 @@ def test_the_check_says_what_is_missing():
     assert "✗ a shipped order cannot be returned yet" in repr(eager)
     assert "ZeroDivisionError" in repr(checked(decide=lambda command, order: 1 / 0))
     assert "a list of events" in repr(checked(decide=lambda command, order: None))
+
+
+def test_the_check_of_reading_own_writes_says_what_is_missing():
+    """It finds rows that are too old, patience that is not kept, and errors that are taken for a delay."""
+    right = runpy.run_path(str(ROOT / "notebooks" / "solutions" / "06_eventual_consistency.py"))["read_own_write"]
+
+    def hasty(lab, command, query, patience):
+        lab.send(command)
+        return {"state": "done", "row": lab.ask(query)}
+
+    def twice(lab, command, query, patience):
+        lab.send(shop.AddOrderLine(order_id="o-1", line=shop.OrderLine(product_id="p", quantity=1, unit_price="0")))
+        return right(lab, command, query, patience)
+
+    def stubborn(lab, command, query, patience):
+        return right(lab, command, query, 4)
+
+    def deaf(lab, command, query, patience):
+        try:
+            return right(lab, command, query, patience)
+        except errors.CqrsLabError:
+            return {"state": "working", "row": lab.ask(query), "position": 0, "of": 0}
+
+    for wrong, said in [
+        (hasty, "✗ what comes in time is waited for: it says 'done' and shows PENDING"),
+        (twice, "✗ the command is sent, once: the order has 2 events"),
+        (stubborn, "✗ patience is as long as it was told: 0.1 s became 4.0 s"),
+        (deaf, "✗ a refusal is told"),
+        (lambda *arguments: None, "a dict with"),
+    ]:
+        found = check_own_write(wrong)
+        assert not found.passed
+        assert said in repr(found)
+
+
+def test_the_check_of_first_positions_says_what_is_missing():
+    """It finds answers that are beside it, too many questions, and a search that does not end."""
+    right = runpy.run_path(str(ROOT / "notebooks" / "solutions" / "05_time_travel.py"))["first_position"]
+
+    def one_by_one(lab, holds):
+        return next((p for p in range(lab.head + 1) if holds(lab.as_of(position=p))), None)
+
+    def without_none(lab, holds):
+        found = right(lab, holds)
+        return lab.head if found is None else found
+
+    def endless(lab, holds):
+        while not holds(lab.as_of(position=1)):
+            pass
+
+    for wrong, said in [
+        (lambda lab, holds: None, "✗ what holds from position 60 on is found: the answer is None; it should be 60"),
+        (lambda lab, holds: max(1, right(lab, holds) or 0) - 1, "the answer is 59; it should be 60"),
+        (lambda lab, holds: right(lab, holds) or None, "holds from position 0 on: the answer is None; it should be 0"),
+        (one_by_one, "✗ few questions are asked: 61 questions for 100 positions"),
+        (without_none, "✗ what never holds has no position: None: the answer is 100; it should be None"),
+        (lambda lab, holds: 77 if right(lab, holds) == 78 else right(lab, holds), "✗ every other position is found"),
+        (endless, "a thousand questions, and no end"),
+    ]:
+        found = check_first_position(wrong)
+        assert not found.passed
+        assert said in repr(found)
+
+
+def test_the_median_of_an_action_is_taken():
+    """Each run is told its number; one slow run does not count."""
+    seen = []
+    assert median_ms(lambda number: (seen.append(number), number == 1 and time.sleep(0.2)), runs=5) < 100
+    assert seen == [0, 1, 2, 3, 4]
+    assert median_ms(lambda number: time.sleep(0.02), runs=3) >= 20
+
+
+def test_a_function_runs_apart(tmp_path):
+    """It ends, fails with what it said, or is killed with rows written and not committed."""
+
+    def ends(path):
+        from pathlib import Path
+
+        Path(path).touch()
+
+    def fails():
+        raise ValueError("no such order")
+
+    def moves(shop, said):
+        from pathlib import Path
+
+        from cqrs_lab import open_shop
+        from cqrs_lab.database import Database
+        from cqrs_lab.workbench.course import die_before_checkpoint
+
+        lab, execute = open_shop(shop), Database.execute
+
+        def noting(self, sql, params=()):
+            rows = execute(self, sql, params)
+            if sql.startswith("INSERT") and "projection" in sql:
+                Path(said).write_text(str(self.in_transaction))
+            return rows
+
+        Database.execute = noting
+        die_before_checkpoint()
+        lab.catch_up()
+
+    assert run_apart(ends, str(tmp_path / "there")) == 0
+    assert (tmp_path / "there").exists()
+    with pytest.raises(RuntimeError, match="no such order"):
+        run_apart(fails)
+    path, said = tmp_path / "shop.duckdb", tmp_path / "said"
+    with cqrs_lab.open_shop(path) as lab:
+        lab.serve(shop.daily_orders)
+        line = shop.OrderLine(product_id="p", quantity=1, unit_price="1")
+        lab.send(shop.PlaceOrder(order_id="o-1", customer_id="c-1", lines=(line,)))
+    assert run_apart(moves, str(path), str(said)) == -9
+    assert said.read_text() == "True"
+    with cqrs_lab.open_shop(path) as lab:
+        served = lab.serve(shop.daily_orders)
+        assert (served.position, len(served.rows())) == (0, 0)
+
+
+def test_the_check_of_cancellations_says_what_is_missing():
+    """It finds a total that is elsewhere, other columns and keys, a stale total, a refund, a reason told twice."""
+
+    def checked(columns, source="order_events", rest="GROUP BY reason", key="reason"):
+        sql = f"SELECT reason, {columns} FROM {source} {rest}"
+        return repr(check_cancellations(cqrs_lab.ReadModel("cancellations", key, sql)))
+
+    counted = "count(*) AS orders, sum(total)::DECIMAL(18, 2) AS value"
+
+    def by_order(reason="max(reason) FILTER (type = 'OrderCancelled')", total="arg_max(total, position)"):
+        inner = f"(SELECT order_id, {reason} AS reason, {total} AS total FROM order_events GROUP BY order_id)"
+        return checked(counted, inner, "WHERE reason IS NOT NULL GROUP BY reason")
+
+    only = "WHERE type = 'OrderCancelled' GROUP BY reason"
+    assert by_order().endswith("All done.")
+    assert "'changed my mind' is 10 orders worth None; it should be 10 orders worth 1531.60" in checked(
+        counted, rest=only
+    )
+    assert "there is a row for None" in checked(counted)
+    assert "✗ its columns are reason, orders, value: they are reason, orders" in checked(
+        "count(*) AS orders", rest=only
+    )
+    assert "✗ its key is reason: it is orders" in checked(counted, rest=only, key="orders")
+    assert "✗ more lines and more reasons are counted: 'takes too long' is 6 orders worth 437.20" in by_order(
+        total="max(total) FILTER (type = 'OrderPlaced')"
+    )
+    assert "✗ a refund is not a cancellation: there is a row for 'we are sorry'" in by_order(reason="max(reason)")
+    assert "a reason has more than one row" in checked("orders, value", _TWICE, "")
+
+
+# The right rows, each of them twice.
+_TWICE = """(
+    SELECT cancelled.reason, count(*) AS orders, sum(facts.total)::DECIMAL(18, 2) AS value
+    FROM order_events AS cancelled JOIN order_facts AS facts ON facts.order_id = cancelled.order_id
+    WHERE cancelled.type = 'OrderCancelled' GROUP BY cancelled.reason
+), unnest([1, 2])"""
+
+
+def test_the_early_shop_writes_version_1(tmp_path):
+    """The shop of today reads what the shop of the first year wrote: names, freight and method of today."""
+    path, line = tmp_path / "shop.duckdb", shop.OrderLine(product_id="p-1", quantity=2, unit_price="9.99")
+    with early_shop(path) as early:
+        early.send(shop.PlaceOrder(order_id="o-1", customer_id="c-1", lines=(line,)))
+        early.send(shop.PayOrder(order_id="o-1", amount="24.88"))
+        assert '"customer":"c-1"' in early.events().dicts()[0]["data"]
+    with cqrs_lab.open_shop(path) as today:
+        read = "SELECT customer_id, total, freight, method FROM order_events ORDER BY position"
+        placed, paid = today.as_of(position=2).sql(read).fetchall()
+        assert placed == ("c-1", Decimal("19.98"), Decimal("4.90"), None)
+        assert paid == (None, None, None, "card")
+        today.send(shop.ShipOrder(order_id="o-1", tracking_number="t-1"))
 
 
 def test_a_repeatable_lab_is_the_same_at_every_run():

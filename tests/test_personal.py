@@ -40,6 +40,7 @@ from cqrs_lab.shop import (
     RegisterCustomer,
     RenameCustomer,
     customers,
+    order_facts,
     order_summary,
 )
 from cqrs_lab.write.event_store import Context, EventStore
@@ -272,7 +273,7 @@ def test_servings_that_nobody_declares_now_are_erased_too(tmp_path: Path) -> Non
 
 def test_only_servings_of_the_category_are_made_anew(lab: Lab) -> None:
     """A serving that reads nothing personal keeps its rows and its position."""
-    kept = lab.serve(order_summary, "materialized")
+    kept = lab.serve(order_facts, "materialized")
     lab.send(place("o-2"))
     lab.forget("c-1")
     assert kept.position == 6

@@ -598,3 +598,17 @@ def test_waiting_ends_when_the_append_of_another_comes_through():
         for thread in threads:
             thread.join()
         assert found == ["PENDING"] * 8
+
+
+def test_a_mode_is_not_taken_back_by_a_thread_that_moves():
+    """A mode that changes while the thread moves the rows stays changed."""
+    with open_shop() as lab:
+        lab.serve(order_summary, mode="background")
+        place(lab, 1)
+        stale = lab._servings.running._of_mode("background")[0]  # as the thread has it that is about to move
+        lab.serve(order_summary, mode="inline")
+        place(lab, 2)
+        stale.forward(lab.head)
+        stale.build(lab.head)
+        assert lab.serve(order_summary).mode == "inline"
+        assert lag(lab, order_summary)["mode"] == "inline"

@@ -30,6 +30,7 @@ from cqrs_lab.shop import (
     OrderRefunded,
     OrderShipped,
     PayOrder,
+    customers,
     daily_orders,
     order_summary,
     orders,
@@ -336,7 +337,7 @@ def test_a_version_from_the_future_is_named_by_whoever_reads_it(tmp_path: Path) 
     """Streams, commands, servings and the past refuse a version that is too new, naming the type and the version."""
     path = tmp_path / "shop.duckdb"
     future(path)
-    domain = Domain(deciders=[orders])
+    domain = Domain(deciders=[orders, customers])
     with Lab(path, domain=domain, threads=1) as lab:
         reads = [
             lambda: stored(lab, "order", "o-4"),

@@ -1,7 +1,8 @@
-"""The time machine shows each read model as it was, by slider or by number, and to people who only read."""
+"""The time machine shows each read model as it was and what changed, by slider or number, and to those who read."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -9,6 +10,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from html.parser import HTMLParser
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ from cqrs_lab import ReadModel, open_shop
 from cqrs_lab.errors import CqrsLabError, InvalidMoment, UnknownReadModel
 from cqrs_lab.shop import OrderLine, OrderPlaced, PayOrder, PlaceOrder, RegisterCustomer, daily_orders, orders
 from cqrs_lab.shop.orders import STAGES
-from cqrs_lab.workbench.widgets import snapshot, time_machine
+from cqrs_lab.workbench.widgets import Snapshot, difference, snapshot, time_machine
 from cqrs_lab.workbench.workload import Workload, generate
 
 SMALL = Workload(orders=30, seed=5)
@@ -53,6 +55,11 @@ class Cells(HTMLParser):
         self.cells.append(data)
 
 
+def words(page):
+    """Return what a page says, cell by cell."""
+    return "|".join(cell for cell in Cells(page).cells if cell.strip())
+
+
 @given(history=histories, share=st.floats(0, 1))
 @settings(max_examples=25, deadline=None)
 def test_a_snapshot_is_a_fold_of_the_events_up_to_it(history, share):
@@ -68,6 +75,59 @@ def test_a_snapshot_is_a_fold_of_the_events_up_to_it(history, share):
         assert seen.counts.rows() == [(status, statuses[status]) for status in STAGES if status in statuses]
         assert seen.position == position
         assert len(seen.latest) == min(len(streams), 5)
+
+
+@given(history=histories, shares=st.tuples(st.floats(0, 1), st.floats(0, 1)), rows=st.integers(1, 6))
+@settings(max_examples=25, deadline=None)
+def test_a_difference_is_that_of_the_rows_at_two_positions(history, shares, rows):
+    """Its counts are those of the rows at both positions, its first rows those of diff; order decides direction."""
+    with open_shop(threads=1) as lab:
+        append(lab, history)
+        before, after = (round(share * lab.head) for share in shares)
+        one, other = (
+            {row["order_id"]: row for row in lab.as_of(position=position).rows("order_summary").dicts()}
+            for position in (before, after)
+        )
+        seen = difference(lab, before, after, rows=rows)
+        assert seen.counts == {
+            "added": len(other.keys() - one.keys()),
+            "removed": len(one.keys() - other.keys()),
+            "changed": sum(one[key] != other[key] for key in one.keys() & other.keys()),
+        }
+        assert seen.first.equals(lab.diff("order_summary", before, after).pl().head(rows))
+        back = difference(lab, after, before).counts
+        assert back == seen.counts | {"added": seen.counts["removed"], "removed": seen.counts["added"]}
+
+
+def test_a_difference_says_what_changed():
+    """A row that changed tells its columns before and after; one that came or went, all that it has."""
+    now = datetime(2025, 3, 1, 12, 30, tzinfo=UTC)
+    with open_shop(threads=1, clock=lambda: now) as lab:
+        place(lab)
+        place(lab, order_id="<o-2>")
+        lab.send(PayOrder(order_id="o-1", amount=Decimal("9.00")))
+        assert words(difference(lab, 1, 3)._repr_html_()) == (
+            "order_summary| from position 1 to 3: |1 added, 0 removed, 1 changed"
+            "|first rows that differ|change|order_id|what|added|<o-2>"
+            "|customer_id: c-1; status: PENDING; total: 9.00; paid: 0.00; item_count: 1; version: 1; "
+            "created_at: 2025-03-01 12:30:00; updated_at: 2025-03-01 12:30:00"
+            "|changed|o-1|status: PENDING → PAID; paid: 0.00 → 9.00; version: 1 → 2"
+        )
+        lab.send(RegisterCustomer(customer_id="c-1", name="Ada", email="ada@example.org"))
+        email = "customer_name: NULL → Ada; customer_email: NULL → ada@example.org"
+        assert words(difference(lab, 3, 4)._repr_html_()).endswith(f"|changed|<o-2>|{email}|changed|o-1|{email}")
+        assert "removed|<o-2>|customer_id: c-1;" in words(difference(lab, 2, 1)._repr_html_())
+        none = difference(lab, 2, 2)
+        assert words(none._repr_html_()) == "order_summary| from position 2 to 2: |0 added, 0 removed, 0 changed"
+        assert repr(none) == "<difference: order_summary from position 2 to 2>"
+
+
+def test_the_chart_is_drawn_from_the_counts():
+    """Each status has a bar as long as its share of the rows, and the share in words beside it."""
+    counts = pl.DataFrame({"status": ["PENDING", "PAID"], "rows": [1, 1_999]})
+    page = Snapshot("m", 1, None, counts, pl.DataFrame())._repr_html_()
+    assert [float(width) for width in re.findall(r"width: ([\d.]+)em; height", page)] == [0.01, 15.99]
+    assert "|PENDING|1| 0.1%|PAID|1,999| 100.0%|" in words(page)
 
 
 def test_a_snapshot_knows_when_it_was(lab):
@@ -95,8 +155,9 @@ def test_a_snapshot_has_the_latest_rows(lab):
 def test_a_position_or_model_that_is_not_there_is_refused(lab):
     """Positions outside the log and unknown read models are refused by name."""
     for position in (-1, lab.head + 1):
-        with pytest.raises(InvalidMoment, match=f"position={position}"):
-            snapshot(lab, position)
+        for ask in (snapshot, lambda lab, p: difference(lab, 1, p), lambda lab, p: time_machine(lab, compare=p)):
+            with pytest.raises(InvalidMoment, match=f"position={position}"):
+                ask(lab, position)
     with pytest.raises(UnknownReadModel, match="orders"):
         snapshot(lab, 1, model="orders")
     with pytest.raises(UnknownReadModel, match="orders"):
@@ -117,14 +178,41 @@ def test_the_slider_and_the_number_move_together(lab):
     assert machine.slider.value == lab.head
 
 
+def test_a_second_handle_shows_what_changed(lab):
+    """It is off at first; when on, the page also has the difference from there, moved by slider or by number."""
+    machine = time_machine(lab, rows=3)
+    machine.slider.value = 33
+    assert machine.other_slider.disabled
+    assert machine.other_number.disabled
+    machine.compare.value = True
+    assert not machine.other_slider.disabled
+    assert not machine.other_number.disabled
+    for slider, other in ((33, 20), (9, 20), (9, 9)):
+        machine.slider.value, machine.other_number.value = slider, other
+        parts = snapshot(lab, slider, rows=3), difference(lab, other, slider, rows=3)
+        assert machine.page.value == "\n".join(part._repr_html_() for part in parts)
+        assert machine.other_slider.value == other
+        assert repr(machine).endswith(f"at position {slider} of {lab.head}, compared with {other}>")
+    machine.compare.value = False
+    assert machine.page.value == snapshot(lab, 9, rows=3)._repr_html_()
+    assert machine.other_slider.disabled
+    shown = time_machine(lab, compare=20)
+    assert shown.page.value.endswith(difference(lab, 20, lab.head)._repr_html_())
+    assert (shown.compare.value, shown.other_slider.value, shown.other_slider.disabled) == (True, 20, False)
+
+
 def test_both_can_be_used_without_a_mouse_or_eyes(lab):
-    """The number has a name of its own, and the slider asks once it rests, not on the way."""
+    """Each number has a name of its own, and each slider asks once it rests, not on the way."""
     machine = time_machine(lab)
     assert machine.number.description == "position, typed"
-    assert machine.slider.description == "position"
-    assert machine.slider.continuous_update is False
-    controls, page = machine.box.children
-    assert (controls.children, page) == ((machine.slider, machine.number), machine.page)
+    assert machine.other_number.description == "from position, typed"
+    assert machine.compare.description == "compare two positions"
+    for slider in (machine.slider, machine.other_slider):
+        assert slider.description in ("position", "from")
+        assert slider.continuous_update is False
+    one, compare, other, page = machine.box.children
+    assert (one.children, page) == ((machine.slider, machine.number), machine.page)
+    assert (compare, other.children) == (machine.compare, (machine.other_slider, machine.other_number))
 
 
 def test_people_who_only_read_see_the_head(lab):
@@ -149,11 +237,12 @@ def test_the_page_says_what_the_snapshot_has():
         place(lab)
         lab.send(PayOrder(order_id="o-1", amount=Decimal("9.00")))
         append(lab, [(OrderPlaced(order_id="o-2"), 0)])
-        page = "|".join(cell for cell in Cells(time_machine(lab).page.value).cells if cell.strip())
+        page = words(time_machine(lab).page.value)
     assert page == (
         "order_summary| at position 3, recorded 2025-03-01 12:30:00 UTC"
-        "|rows by status|status|rows|PENDING|1|PAID|1"
-        "|latest rows|order_id|customer_id|status|total|paid|item_count|version|created_at|updated_at"
+        "|rows by status|status|rows|share|PENDING|1| 50.0%|PAID|1| 50.0%"
+        "|latest rows|order_id|customer_id|customer_name|customer_email"
+        "|status|total|paid|item_count|version|created_at|updated_at"
         "|o-1|c-1|PAID|9.00|9.00|1|2|2025-03-01 12:30:00|2025-03-01 12:30:00"
         "|o-2|PENDING|0.00|0|1|2025-01-01 00:00:00|2025-01-01 00:00:00"
     )
@@ -163,8 +252,9 @@ def test_values_are_words_and_not_html():
     """An id that looks like HTML is shown as it is and never becomes a tag."""
     with open_shop(threads=1) as lab:
         place(lab, order_id="<script>alert('x')</script>", customer_id='"><img src=x onerror=alert(1)>&amp;')
-        page = Cells(time_machine(lab).page.value)
-    assert page.tags <= {"p", "b", "table", "caption", "thead", "tbody", "tr", "th", "td"}
+        page = Cells(time_machine(lab, compare=0).page.value)
+    # JupyterLab takes others, svg among them, out of a notebook that it does not trust.
+    assert page.tags <= {"p", "b", "table", "caption", "thead", "tbody", "tr", "th", "td", "span"}
     assert "<script>alert('x')</script>" in page.cells
     assert '"><img src=x onerror=alert(1)>&amp;' in page.cells
 
@@ -174,7 +264,7 @@ def test_what_is_appended_later_can_be_reached(lab):
     machine = time_machine(lab)
     position = lab.send(RegisterCustomer(customer_id="c-new", name="Ada", email="ada@example.org")).position
     machine.slider.value = 1
-    assert machine.slider.max == machine.number.max == position
+    assert machine.slider.max == machine.number.max == machine.other_slider.max == machine.other_number.max == position
     machine.slider.value = position
     assert machine.page.value == snapshot(lab, position)._repr_html_()
 
@@ -194,6 +284,7 @@ def test_trouble_is_shown_where_one_looks():
     machine = time_machine(lab)
     lab.close()
     machine.slider.value = 3
+    assert machine.page.value.startswith('<p role="alert">')
     assert "is closed; open it again" in machine.page.value
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import sqlglot
 from sqlglot.tokens import Token, TokenType  # type: ignore[attr-defined]  # it re-exports them
@@ -20,7 +19,7 @@ from sqlglot.tokens import Token, TokenType  # type: ignore[attr-defined]  # it 
 from cqrs_lab.database import quote
 from cqrs_lab.errors import QueryFailed
 from cqrs_lab.read.models import Derived, ReadModel, item_name, span
-from cqrs_lab.syntax import Node, function_catalogue, nodes, syntax_tree
+from cqrs_lab.syntax import Node, function_catalogue, nodes, same, syntax_tree
 
 # How the aggregate of both halves follows from {old}, over the events before, and {new}, over those after. NULL means
 # that a half had no value; least and greatest skip NULLs.
@@ -181,10 +180,13 @@ def _check_shape(tree: Node, tables: Sequence[str]) -> None:
     source = tree["from_table"]
     while source["type"] == "JOIN" and source["ref_type"] == "CROSS" and _is_unnest(source["right"]):
         source = source["left"]  # the items of an event's own lists belong to that event alone
-    if source["type"] != "BASE_TABLE" or source["table_name"].lower() not in tables:
-        raise CannotMerge("it reads more than one table of events")
-    if any(node.get("class") in ("SUBQUERY", "WINDOW") for node in nodes(tree)):
-        raise CannotMerge("it has a subquery or a window")
+    if source["type"] != "BASE_TABLE":
+        raise CannotMerge("it reads more than one table" if source["type"] == "JOIN" else "it reads a subquery")
+    if source["table_name"].lower() not in tables:
+        raise CannotMerge(f"it reads the rows of {source['table_name']}, which change; events only come")
+    for kind in ("SUBQUERY", "WINDOW"):
+        if any(node.get("class") == kind for node in nodes(tree)):
+            raise CannotMerge(f"it has a {kind.lower()}")
     if len(tree["group_sets"]) > 1 or (not tree["group_expressions"] and tree["aggregate_handling"] == "STANDARD"):
         raise CannotMerge("it is not grouped by its key")
 
@@ -301,7 +303,7 @@ def _check_groups(tree: Node, grouped: list[tuple[Node, str]], keys: int) -> Non
             item = tree["select_list"][int(literal) - 1]
             if any(item is one for one, _ in grouped):
                 continue
-        if any(_same(expression, item) for item, _ in grouped):
+        if any(same(expression, item) for item, _ in grouped):
             continue
         if expression["class"] == "COLUMN_REF" and expression["column_names"][-1].lower() in names:
             continue
@@ -316,17 +318,5 @@ def _check_same(text: str, node: Node) -> None:
         alone = syntax_tree(f"SELECT {text}")["select_list"]
     except QueryFailed:
         alone = []
-    if len(alone) != 1 or not _same(alone[0], node):
+    if len(alone) != 1 or not same(alone[0], node):
         raise CannotMerge(f"{text[:60]!r} could not be cut out of the text")
-
-
-def _same(one: Any, other: Any) -> bool:
-    return bool(_meaning(one) == _meaning(other))
-
-
-def _meaning(node: Any) -> Any:
-    """A parse without what does not change its meaning: where it stands and what it is called."""
-    if isinstance(node, dict):
-        skip = ("query_location", "query_location_length", "alias")
-        return {name: _meaning(value) for name, value in node.items() if name not in skip}
-    return [_meaning(item) for item in node] if isinstance(node, list) else node

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from cqrs_lab.categories import check_name
@@ -25,6 +26,7 @@ from cqrs_lab.syntax import (
     call_reasons,
     is_position,
     nodes,
+    same,
     syntax_text,
     syntax_tree,
 )
@@ -50,6 +52,7 @@ class ReadModel:
         sql: the SELECT. Every column has a name; it reads nothing but the log (`order_events`, …) and other read
             models, calls no function that could answer differently tomorrow, and picks rows by `position` where it
             picks by order.
+        over: read models that the SELECT names; a lab that knows none of that name takes them in with this one.
 
     Raises:
         ReadModelRefused: with the reason.
@@ -58,6 +61,7 @@ class ReadModel:
     name: str
     key: str | tuple[str, ...]
     sql: str
+    over: tuple[ReadModel, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_model_name("read model", self.name)
@@ -81,17 +85,9 @@ class ReadModel:
         tree: Node = syntax_tree(self.sql)
         return tree
 
-    def sources(self) -> list[Source]:
+    def sources(self) -> tuple[Source, ...]:
         """Return the places where the SELECT reads the log or another read model, in order of the text."""
-        common = _common_names(self.tree)
-        found = []
-        for node in nodes(self.tree):
-            if node.get("type") == "BASE_TABLE" and node["table_name"].lower() not in common:
-                start, end = span(self.sql, node)
-                # The location covers an alias, too; the name alone is what gets replaced.
-                end = start + len(quote(node["table_name"]) if self.sql[start] == '"' else node["table_name"])
-                found.append(Source(node["table_name"], start, end, bool(node["alias"])))
-        return sorted(found, key=lambda source: source.start)
+        return _sources(self.sql)
 
     def bound(self, replace: Callable[[str], str | None]) -> str:
         """Return the author's text with names of sources replaced.
@@ -148,6 +144,20 @@ def span(text: str, node: Node) -> tuple[int, int]:
     data = text.encode()
     begin = len(data[:start].decode())
     return begin, begin + len(data[start : start + length].decode())
+
+
+@cache
+def _sources(sql: str) -> tuple[Source, ...]:
+    tree = syntax_tree(sql)
+    common = _common_names(tree)
+    found = []
+    for node in nodes(tree):
+        if node.get("type") == "BASE_TABLE" and node["table_name"].lower() not in common:
+            start, _ = span(sql, node)
+            # The location covers an alias, too; the name alone is what gets replaced.
+            end = start + len(quote(node["table_name"]) if sql[start] == '"' else node["table_name"])
+            found.append(Source(node["table_name"], start, end, bool(node["alias"])))
+    return tuple(sorted(found, key=lambda source: source.start))
 
 
 def _common_names(tree: Any) -> set[str]:
@@ -222,25 +232,29 @@ def item_name(item: Node) -> str:
 
 
 def _picking_reasons(tree: Any) -> Iterator[str]:
-    """Aggregates that pick a row: their order must have no ties, which holds for the position in one table."""
+    """Aggregates that pick a row: their order must have no ties, or ties between equal values alone.
+
+    The position has no ties in one table; and what is picked has none that matter when it is part of the order.
+    """
     for select in (node for node in nodes(tree) if node.get("type") == "SELECT_NODE"):
-        source = select["from_table"]
-        one_table = source["type"] == "BASE_TABLE"
+        one_table = select["from_table"]["type"] == "BASE_TABLE"
         for node in nodes([select["select_list"], select.get("having"), select.get("qualify")]):
             if node.get("class") != "FUNCTION":
                 continue
             name = node["function_name"].lower()
+            arguments = [argument["expression"] for argument in node["arguments"]]
             if name in BY_ORDER:
-                total = any(is_position(order["expression"]) for order in node["order_bys"]["orders"])
+                by = [order["expression"] for order in node["order_bys"]["orders"]]
                 needs = f"{name}(… ORDER BY position)"
             elif name in BY_ARGUMENT:
-                by = node["arguments"][1]["expression"] if len(node["arguments"]) > 1 else {}
-                parts = [by, *(a["expression"] for a in by["arguments"])] if _is_row(by) else [by]
-                total = any(is_position(part) for part in parts)
+                by = arguments[1:2]
+                by += [a["expression"] for a in by[0]["arguments"]] if by and _is_row(by[0]) else []
                 needs = f"{name}(…, position)"
             else:
                 continue
-            if not total:
+            if arguments and any(same(arguments[0], part) for part in by):
+                continue
+            if not any(is_position(part) for part in by):
                 yield f"{name}() picks among rows without a total order; say {needs}"
             elif not one_table:
                 yield f"{name}() picks by position over a join, where several rows share one; pick before joining"

@@ -33,7 +33,7 @@ from cqrs_lab.errors import (
 from cqrs_lab.messages import Event, Recorded, Value, decimal_limits, unwrap, utc
 from cqrs_lab.read.explain import Explanation
 from cqrs_lab.read.models import ReadModel, Source, check_model_name
-from cqrs_lab.read.moving import Stored
+from cqrs_lab.read.moving import Check, Stored, Tell
 
 if TYPE_CHECKING:
     from cqrs_lab.read.servings import Servings
@@ -139,9 +139,9 @@ class Projection(ReadModel):
                 "has no SELECT to run elsewhere, and every append would have to wait for its handlers inline"
             )
 
-    def sources(self) -> list[Source]:
+    def sources(self) -> tuple[Source, ...]:
         """Return nothing: it names no tables."""
-        return []
+        return ()
 
     def expanded(self, models: Mapping[str, ReadModel], window: Callable[[str], str | None]) -> NoReturn:
         """Refuse: there is no SELECT.
@@ -319,7 +319,7 @@ class Handled(Stored):
         """Return the position of the event before which it stopped."""
         return self.position + 1
 
-    def build(self, head: int) -> int:
+    def build(self, head: int, check: Check | None = None, tell: Tell | None = None) -> int:
         """Hand all events over again, into a table beside the old one; swap them when all went well.
 
         What is there for its side effects hands them over from the first one on.
@@ -338,6 +338,9 @@ class Handled(Stored):
                 if error is not None:
                     raise error
                 rows.write()
+                if tell is not None:
+                    tell(done / head)
+            self._check(check, beside, head)
             self._run(f"DROP TABLE IF EXISTS {self.table}")
             self._run(f"ALTER TABLE {beside} RENAME TO {quote(self.model.name)}")
         return head

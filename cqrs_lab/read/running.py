@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
-from cqrs_lab.errors import CqrsLabError, NotServed, NotYet, ProjectionFailed, StoreClosed
+from cqrs_lab.errors import CqrsLabError, NotServed, NotYet, ProjectionFailed, RebuildRefused, StoreClosed
 from cqrs_lab.read.kept import follow, remake
 from cqrs_lab.read.models import ReadModel
-from cqrs_lab.read.moving import SERVINGS, ServedAs, Stored
+from cqrs_lab.read.moving import SERVINGS, Check, ServedAs, Stored, Tell
 from cqrs_lab.read.projections import Handled
 from cqrs_lab.subscriptions import Runner, pause_after
 
@@ -107,9 +107,26 @@ class Running:
             to = head if end is None else min(end, head)
             return self._noting(stored, lambda: stored.forward(to) if is_projection else stored.build(to), mended)
 
-    def rebuild(self, stored: Stored) -> int:
-        """Make all rows of a serving anew, and note how that went."""
-        reached = self._noting(stored, lambda: stored.build(self.side.log.head))
+    def rebuild(
+        self, stored: Stored, to: int | None = None, check: Check | None = None, tell: Tell | None = None
+    ) -> int:
+        """Make all rows of a serving anew, and note how that went (see `Served.rebuild`)."""
+        head = self.side.log.head
+        to = head if to is None else to
+        if not stored.position <= to <= head:
+            raise RebuildRefused(
+                f"{stored.model.name} as {stored.as_} tells the log up to position {stored.position:,} of {head:,}; "
+                f"rows up to {to:,} would go back, or beyond the log. lab.as_of(position=…) asks about the past"
+            )
+
+        def build() -> int:
+            if check is None:
+                return stored.build(to, tell=tell)
+            # At once, with what it is built on: what is refused leaves all of them as they were.
+            self._at_once(lambda: stored.build(to, check, tell))
+            return stored.position
+
+        reached = self._noting(stored, build)
         if stored.as_ == "projection" and not self.side.log.database.in_transaction:
             remake(self.side, [stored.model])
         return reached
@@ -132,6 +149,8 @@ class Running:
                     except ProjectionFailed as error:
                         if not mended(error) and not self._set_aside(error, stored.model):
                             raise
+            except RebuildRefused:
+                raise  # nothing is wrong with the rows that there are
             except CqrsLabError as error:
                 self._failed((stored.model.name, stored.as_), error)
                 raise
@@ -195,7 +214,7 @@ class Running:
             return False
         return True
 
-    def _at_once(self, change: Callable[[], None]) -> None:
+    def _at_once(self, change: Callable[[], object]) -> None:
         """Change dead letters and rows in one transaction."""
         try:
             with self.side.log.database.transaction():

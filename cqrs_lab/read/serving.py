@@ -6,20 +6,22 @@ Owns the text of each question; what moves the rows is in `moving.py`, which ser
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import polars
 import pyarrow as pa
+from tqdm.auto import tqdm
 
 from cqrs_lab.categories import naive
 from cqrs_lab.database import Row, quote
-from cqrs_lab.errors import NotServed, ProjectionFailed, RebuildNeeded
+from cqrs_lab.errors import NotServed, ProjectionFailed, RebuildNeeded, RebuildRefused
 from cqrs_lab.read.explain import Explanation, explain
 from cqrs_lab.read.models import ReadModel
-from cqrs_lab.read.moving import SERVINGS, ServedAs
+from cqrs_lab.read.moving import SERVINGS, Check, ServedAs, Tell
 from cqrs_lab.read.projections import Projection
 from cqrs_lab.rows import Rows
 from cqrs_lab.subscriptions import pause_after
@@ -59,10 +61,13 @@ class Served:
         condition, params = self._side.conditions(self.model, equals)
         return Rows(self._side.log, f"{self._select()} WHERE {condition} ORDER BY {self._order()}", params)
 
-    def sql(self, question: str) -> Rows:
+    def sql(self, question: str, params: Sequence[Any] = ()) -> Rows:
         """Return the answer to a SELECT that names this read model.
 
         Other read models that it names are read from their freshest serving.
+
+        Args:
+            params: a value for each ? in it.
 
         Raises:
             QueryFailed: DuckDB refused it, or it is not one SELECT.
@@ -71,7 +76,7 @@ class Served:
         for model in self._side.mentioned(question):
             if model.name != self.model.name:
                 views[model.name] = self._side.freshest(model)._select()
-        return Rows(self._side.log, question, views=views)
+        return Rows(self._side.log, question, [as_stored(value) for value in params], views=views)
 
     def rows(self) -> Rows:
         """Return all rows, ordered by key."""
@@ -146,17 +151,50 @@ class Served:
             raise NotServed(f"{self.model.name} is served as {self.as_}; refresh() is for materialized tables")
         return self.rebuild()
 
-    def rebuild(self) -> int:
-        """Fold the whole log anew and return the position reached; the old rows serve until then.
+    def rebuild(self, *, check: Check | None = None, to: int | None = None, progress: bool = False) -> int:
+        """Fold the log anew, beside the old rows, which serve until the new ones take their place.
+
+        Args:
+            check: looks at what the new rows change (Rows as `rehearse` returns them) and says whether they may.
+            to: the position to fold up to; the head when None.
+            progress: show a progress bar.
+
+        Returns:
+            The position reached.
 
         Raises:
             ProjectionFailed: the new rows could not be written; the old ones keep serving.
+            RebuildRefused: `check` said no, or the rows would tell less of the log than the old ones.
         """
-        with self._database.lock(SERVINGS):
+        with ExitStack() as stack:
+            tell = stack.enter_context(progress_bar(f"rebuild {self.model.name}")) if progress else None
+            stack.enter_context(self._database.lock(SERVINGS))
             if self.as_ != "view":
-                return self._side.running.rebuild(self.stored)
+                return self._side.running.rebuild(self.stored, to, check, tell)
             self.stored.create_view()
             return self._side.log.head
+
+    def rehearse(self) -> Rows:
+        """Return what rebuild() would change, and change nothing; nothing when the rows are what they should be.
+
+        Old and new rows are compared as of the position that the old ones tell: what only happened since is no
+        difference.
+
+        Returns:
+            Rows with change ("added", "removed" or "changed"), the key, columns (names of those that differ), before
+            and after (structs, NULL where there is no row).
+        """
+        if self.as_ == "view" or not self._columns:
+            raise NotServed(f"{self.model.name} as {self.as_} keeps no rows that could differ from its SELECT")
+        seen: list[Rows] = []
+
+        def look(changes: Rows) -> bool:
+            seen.append(changes)
+            return False
+
+        with suppress(RebuildRefused):
+            self.rebuild(check=look)
+        return seen[0]
 
     def lag(self) -> Rows:
         """Return one row as `lab.lag()` has it: how far this serving is behind the log."""
@@ -226,6 +264,18 @@ class Served:
 
     def _order(self) -> str:
         return ", ".join(map(quote, self.model.keys))
+
+
+@contextmanager
+def progress_bar(name: str) -> Iterator[Tell]:
+    """Show a progress bar; yields what moves it to a part of the work, from 0 to 1."""
+    with tqdm(total=100, desc=name, unit="%", bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}") as bar:
+
+        def tell(part: float) -> None:
+            bar.n = round(100 * part)
+            bar.refresh()
+
+        yield tell
 
 
 def as_stored(value: Any) -> Any:

@@ -7,6 +7,7 @@ about another.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
@@ -16,9 +17,10 @@ from cqrs_lab.categories import naive
 from cqrs_lab.database import quote
 from cqrs_lab.errors import InvalidMoment
 from cqrs_lab.messages import utc
-from cqrs_lab.read.history import kinds_of
+from cqrs_lab.read.differences import columns_of, differences
 from cqrs_lab.read.kept import kept
 from cqrs_lab.read.models import ReadModel
+from cqrs_lab.read.serving import as_stored
 from cqrs_lab.read.servings import Servings
 from cqrs_lab.rows import Rows
 
@@ -69,8 +71,11 @@ class Past:
         """Return all rows that the read model had, ordered by key."""
         return self.where(model)
 
-    def sql(self, question: str) -> Rows:
+    def sql(self, question: str, params: Sequence[Any] = ()) -> Rows:
         """Return the answer to a SELECT over read models and tables of events as they were.
+
+        Args:
+            params: a value for each ? in it.
 
         Raises:
             QueryFailed: DuckDB refused it, or it is not one SELECT.
@@ -82,7 +87,7 @@ class Past:
             if category.table.lower() in folded
         }
         views |= {model.name: self._text(model) for model in self.servings.mentioned(question)}
-        return Rows(self.servings.log, question, views=views)
+        return Rows(self.servings.log, question, [as_stored(value) for value in params], views=views)
 
     def __repr__(self) -> str:
         occurred = f", occurred by {self.occurred.isoformat()}" if self.occurred else ""
@@ -143,33 +148,19 @@ def diff(model: ReadModel | str, before: int | Moment | Past, after: int | Momen
     """
     one, other = _past(before, default), _past(after, default)
     found = default.find(model)
-    columns, keys = default.columns(found), found.keys
-    database = default.log.database
+    database, texts = default.log.database, []
+    columns = columns_of(database, found.expanded(default.models, default.log.source))
     with ExitStack() as stack:
-        texts = []
         for number, past in enumerate((one, other)):
             text = past._text(past.servings.find(found))
             if past.servings.log.database is not database:  # another world: its rows come over, as they are typed here
                 rows = past.servings.log.database.arrow(text)
                 source = stack.enter_context(database.registered(rows, f"_world_{number}"))
-                kinds = kinds_of(default, found.expanded(default.models, default.log.source))
-                cast = ", ".join(f"CAST({quote(c)} AS {kinds[c]}) AS {quote(c)}" for c in columns)
+                cast = ", ".join(f"CAST({quote(c)} AS {kind}) AS {quote(c)}" for c, kind in columns.items())
                 text = f"SELECT {cast} FROM {source}"
             texts.append(text)
-        packed = ", ".join(f"{quote(c)} := {quote(c)}" for c in columns)
-        sides = [
-            f"(SELECT {', '.join(map(quote, keys))}, struct_pack({packed}) AS _row FROM ({text}\n))" for text in texts
-        ]
-        same = " AND ".join(f"a.{quote(key)} IS NOT DISTINCT FROM b.{quote(key)}" for key in keys)
-        whole = ", ".join(f"coalesce(b.{quote(key)}, a.{quote(key)}) AS {quote(key)}" for key in keys)
-        order = ", ".join(map(quote, keys))
-        table = database.arrow(
-            f"""SELECT CASE WHEN a._row IS NULL THEN 'added' WHEN b._row IS NULL THEN 'removed' ELSE 'changed' END
-                       AS change, {whole}, a._row AS "before", b._row AS "after"
-                FROM {sides[0]} AS a FULL JOIN {sides[1]} AS b ON {same}
-                WHERE a._row IS DISTINCT FROM b._row ORDER BY {order}"""
-        )
-    return Rows.of(default.log, table)
+        table = differences(database, found.keys, (texts[0], columns), (texts[1], columns))
+    return Rows.of(default.log, table.remove_column(1 + len(found.keys)))
 
 
 def _past(value: int | Moment | Past, servings: Servings) -> Past:

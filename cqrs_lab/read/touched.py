@@ -145,8 +145,10 @@ def touched_of(model: ReadModel, columns: Callable[[str], Iterable[str]], reason
     tree = model.tree
     if tree["type"] != "SELECT_NODE" or tree["cte_map"]["map"]:
         raise CannotTouch("it is more than one SELECT; make the parts read models of their own")
-    if any(node.get("class") in ("SUBQUERY", "WINDOW") or node.get("type") == "SUBQUERY" for node in nodes(tree)):
-        raise CannotTouch("it has a subquery or a window; make the inner SELECT a read model of its own")
+    if any(node.get("class") == "WINDOW" for node in nodes(tree)):
+        raise CannotTouch("it has a window, which looks at rows of other keys")
+    if any("SUBQUERY" in (node.get("class"), node.get("type")) for node in nodes(tree)):
+        raise CannotTouch("it has a subquery; make the inner SELECT a read model of its own")
     if len(tree["group_sets"]) > 1:
         raise CannotTouch("it has grouping sets")
     uses = tuple(_uses(tree["from_table"], columns, is_optional=False))

@@ -148,6 +148,28 @@ def status_chart(frame: pl.DataFrame, *, count: str = "orders") -> alt.TopLevelM
     return _styled(chart, f"{count.capitalize()} by status")
 
 
+def lag_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
+    """Return a chart of how late appends became visible, in their order, with lines at the median and the p95.
+
+    Args:
+        frame: of one serving, as `lab.lag_history()` has it: position, seconds.
+
+    Raises:
+        InvalidTable: a column is missing, or there are no rows.
+    """
+    shown = _need(frame, "position", "seconds").sort("position")
+    shown = shown.select(append=pl.int_range(1, pl.len() + 1), ms=pl.col("seconds") * 1000)
+    said = {name: shown["ms"].quantile(at) or 0.0 for name, at in (("half of them", 0.5), ("95 of 100", 0.95))}
+    lines = pl.DataFrame({"ms": said.values(), "said": [f"{name}: {_readable(ms)}" for name, ms in said.items()]})
+    late = alt.Y("ms:Q", title="milliseconds until it could be seen")
+    points = alt.Chart(shown).mark_point(filled=True, color=BLUE, size=22, opacity=0.6)
+    rules = alt.Chart(lines).mark_rule(color=ORANGE, strokeDash=[6, 4], strokeWidth=2).encode(y=late)
+    # Beside the points, where nothing can hide behind it.
+    label = alt.Chart(lines).mark_text(align="left", dx=6, fontSize=12).encode(y=late, x=alt.value(560), text="said:N")
+    chart = alt.layer(points.encode(x=alt.X("append:Q", title="appends, in their order"), y=late), rules, label)
+    return _styled(chart.properties(width=560, height=220), "How late an append could be seen")
+
+
 def _need(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
     for name in columns:
         if name not in frame.columns:
