@@ -7,7 +7,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import ground, writing
+from benchmarks import ground, reading, writing
 from benchmarks.harness import show
 
 
@@ -17,7 +17,7 @@ def main() -> int:
     parser.add_argument("--orders", type=int, default=1_000_000, help="orders in the log (about 3.35 events each)")
     parser.add_argument("--json", type=Path, default=None, help="also write the table to this file")
     arguments = parser.parse_args()
-    results = [*ground.run(arguments.orders), *writing.run(arguments.orders)]
+    results = [*ground.run(arguments.orders), *reading.run(arguments.orders), *writing.run(arguments.orders)]
     if find_spec("eventsourcing") is None:
         print("The comparison with eventsourcing is left out: it is not installed (pip install -e .[bench]).")
     else:

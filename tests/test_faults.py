@@ -52,6 +52,7 @@ from cqrs_lab.shop import (
     ShipOrder,
     customers,
     daily_orders,
+    order_facts,
     order_summary,
     orders,
 )
@@ -281,8 +282,8 @@ REFRESH = 'lab.send(place("k-0")); lab.serve(order_summary, "materialized").refr
         (APPEND, "COMMIT", "before", 0),
         (APPEND, "COMMIT", "after", 500),
         ('lab.send(place("k-0"))', "COMMIT", "after", 1),
-        (CATCH_UP, "INSERT OR REPLACE INTO servings", "before", 1),
-        (CATCH_UP, "INSERT OR REPLACE INTO servings", "after", 1),
+        (CATCH_UP, "UPDATE servings SET position", "before", 1),
+        (CATCH_UP, "UPDATE servings SET position", "after", 1),
         (REBUILD, "DROP TABLE", "after", 1),
         (REFRESH, "RENAME TO", "after", 1),
     ],
@@ -772,7 +773,7 @@ def test_interrupt_between_statements(store: Path, monkeypatch: pytest.MonkeyPat
 def test_interrupt_just_behind_a_commit(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A KeyboardInterrupt right after a commit leaves the append stored and known, and the same stream goes on."""
     with open_shop(store, threads=1) as lab:
-        served = lab.serve(order_summary)
+        served = lab.serve(order_facts)
         lab.send(place("i-1"))
         execute = Database.execute
 

@@ -71,7 +71,8 @@ def explain(
             base = moves.base.model.name
             way, reason = "merge", f"its rows are those of {base}, whose aggregates they keep, with more looked up"
             fold = expanded(moves.base.stored(), "«new events»")
-            sql["each batch"] = f"INSERT OR REPLACE INTO {table}\n{moves.merged(table, fold, _all)}"
+            sql[f"each batch, rows of {base}"] = moves.moved(table, fold)
+            sql["each batch"] = f"INSERT OR REPLACE INTO {table}\n{moves.looked_up(quote('these rows'), _all)}"
             for number, use in enumerate(moves.uses):
                 changed = f"SELECT * FROM {quote(f'changed rows of {use.name}')}"
                 sql[f"keys that {use.name} reaches"] = moves.keys_of(number, changed, _all)

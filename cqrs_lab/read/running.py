@@ -122,9 +122,8 @@ class Running:
         def build() -> int:
             if check is None:
                 return stored.build(to, tell=tell)
-            # At once, with what it is built on: what is refused leaves all of them as they were.
-            self._at_once(lambda: stored.build(to, check, tell))
-            return stored.position
+            with self.side.at_once():  # with what it is built on: what is refused leaves all of them as they were
+                return stored.build(to, check, tell)
 
         reached = self._noting(stored, build)
         if stored.as_ == "projection" and not self.side.log.database.in_transaction:
@@ -204,27 +203,13 @@ class Running:
         if not position:
             return False
 
-        def set_aside() -> None:
-            dead.put(stored.model.name, position, error, attempts)
-            stored.forward(position)
-
         try:
-            self._at_once(set_aside)
+            with side.at_once():
+                dead.put(stored.model.name, position, error, attempts)
+                stored.forward(position)
         except ProjectionFailed:  # without that event, too: it is not what is wrong
             return False
         return True
-
-    def _at_once(self, change: Callable[[], object]) -> None:
-        """Change dead letters and rows in one transaction."""
-        try:
-            with self.side.log.database.transaction():
-                change()
-            self.side.commit_pending()
-        except BaseException:
-            self.side.drop_pending()
-            self.side.load_checkpoints()
-            self.side.dead.load()
-            raise
 
     def retry(self, model: ReadModel) -> int:
         """Take back what a projection has set aside, where it goes well now; return how many events that were.
@@ -252,13 +237,15 @@ class Running:
             for position in letters:
                 error = self._is_done(take_back(position))
                 if error is not None:
-                    self._at_once(lambda p=position, e=error: dead.put(model.name, p, e, 1))  # type: ignore[misc]
+                    with self.side.at_once():
+                        dead.put(model.name, position, error, 1)
             return len(letters) - len(dead.of(model.name))
 
     def _is_done(self, change: Callable[[], None]) -> ProjectionFailed | None:
         """Change dead letters and rows in one transaction; return why that did not go well."""
         try:
-            self._at_once(change)
+            with self.side.at_once():
+                change()
         except ProjectionFailed as error:
             return error
         return None

@@ -281,6 +281,22 @@ class Servings:
         """The servings whose rows this thread's open transaction changes."""
         return self._open.changing
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Change rows of several servings, and dead letters, in one transaction; part of the one that is open."""
+        if self.log.database.in_transaction:
+            yield
+            return
+        try:
+            with self.log.database.transaction():
+                yield
+            self.commit_pending()
+        except BaseException:
+            self.drop_pending()
+            self.load_checkpoints()
+            self.dead.load()
+            raise
+
     def commit_pending(self) -> None:
         """Take over what a transaction that was just committed said of the servings."""
         self.checkpoints.update(self.pending)
@@ -455,11 +471,11 @@ class Servings:
 
     def write_checkpoint(self, model: ReadModel, as_: str, mode: str, position: int) -> Checkpoint:
         """Store, in the open transaction, what a serving says of itself."""
-        checkpoint = Checkpoint(mode, self.fingerprint(model), position)
-        self.log.database.execute(
-            "INSERT OR REPLACE INTO servings VALUES (?, ?, ?, ?, ?)",
-            [model.name, as_, mode, checkpoint.fingerprint, position],
-        )
+        run, checkpoint = self.log.database.execute, Checkpoint(mode, self.fingerprint(model), position)
+        moved = "UPDATE servings SET position = ? WHERE model = ? AND served_as = ? AND mode = ? AND fingerprint = ?"
+        if run(moved, [position, model.name, as_, mode, checkpoint.fingerprint]) != [(1,)]:
+            new = [model.name, as_, mode, checkpoint.fingerprint, position]
+            run("INSERT OR REPLACE INTO servings VALUES (?, ?, ?, ?, ?)", new)
         return checkpoint
 
     def lag(self, servings: Iterable[Served] | None = None, followers: Iterable[Follower] = ()) -> Rows:

@@ -1,0 +1,297 @@
+"""The read side: moved forward, read, late and asked about the past, against the best that was written by hand.
+
+Owns the hand-written read models: the tables, keys and statements that somebody would write for this shop alone.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+
+from benchmarks.harness import Result, seconds, take_turns
+from cqrs_lab import Lab, open_shop
+from cqrs_lab.read.serving import Served
+from cqrs_lab.shop import OrderLine, PlaceOrder, customer_value, daily_sales, order_summary
+from cqrs_lab.workbench.workload import Workload, tables
+
+THREADS = 2
+BATCHES, ONES, SPREAD = 12, 40, 5  # batches of 1,000 events and of one, as drawn; of 1,000 spread over all orders
+HELD_BACK = 20_000  # events at the end, appended while it is measured
+SENDS, RATE = 1_500, 150  # single commands, and how many a second
+
+FOLD = """
+SELECT order_id, max(customer_id) AS customer_id,
+       max(CASE type WHEN 'OrderCancelled' THEN 4 WHEN 'OrderDelivered' THEN 3 WHEN 'OrderShipped' THEN 2
+                     WHEN 'OrderPaid' THEN 1 ELSE 0 END) AS stage,
+       arg_max(total, position) AS total,
+       sum(CASE WHEN type = 'OrderRefunded' THEN -amount ELSE amount END) AS paid,
+       coalesce(sum(list_sum([line.quantity for line in lines])), 0)
+       - coalesce(sum(list_sum([line.quantity for line in removed])), 0) AS item_count,
+       max(version) AS version, max(CASE WHEN type = 'OrderPlaced' THEN occurred_at END) AS created_at,
+       max(occurred_at) AS updated_at
+FROM order_events WHERE position > {start} AND position <= {end} GROUP BY order_id
+"""
+ROWS = """
+SELECT f.order_id, f.customer_id, c.customer_name, c.customer_email,
+       (['PENDING', 'PAID', 'SHIPPED', 'DELIVERED', 'CANCELLED'])[f.stage + 1] AS status, f.stage, f.total,
+       coalesce(f.paid, 0)::DECIMAL(18, 2) AS paid, f.item_count::BIGINT AS item_count, f.version, f.created_at,
+       f.updated_at
+FROM ({fold}) AS f LEFT JOIN contacts_by_hand AS c ON c.customer_id = f.customer_id
+"""
+TABLES = (
+    """CREATE OR REPLACE TABLE contacts_by_hand (customer_id VARCHAR PRIMARY KEY, customer_name VARCHAR,
+       customer_email VARCHAR)""",
+    """CREATE OR REPLACE TABLE by_hand (order_id VARCHAR PRIMARY KEY, customer_id VARCHAR, customer_name VARCHAR,
+       customer_email VARCHAR, status VARCHAR, stage INTEGER, total DECIMAL(18, 2), paid DECIMAL(18, 2),
+       item_count BIGINT, version INTEGER, created_at TIMESTAMP, updated_at TIMESTAMP)""",
+    "CREATE OR REPLACE TABLE sales_by_hand (day DATE PRIMARY KEY, orders BIGINT, revenue DECIMAL(18, 2))",
+    """CREATE OR REPLACE TABLE value_by_hand (customer_id VARCHAR PRIMARY KEY, customer_name VARCHAR,
+       customer_email VARCHAR, orders BIGINT, revenue DECIMAL(18, 2), first_order_at TIMESTAMP,
+       last_order_at TIMESTAMP)""",
+    "CREATE OR REPLACE TABLE checkpoint_by_hand AS SELECT 0::BIGINT AS position",
+)
+CONTACTS = """INSERT INTO contacts_by_hand SELECT customer_id, arg_max(name, position), arg_max(email, position)
+              FROM (SELECT * FROM customer_events LEFT JOIN customer_personal USING (position)) GROUP BY customer_id"""
+SALES = """SELECT created_at::DATE AS day, count(*), sum(paid)::DECIMAL(18, 2) FROM by_hand
+           WHERE paid > 0 AND stage < 4 AND created_at IS NOT NULL {only} GROUP BY 1"""
+VALUE = """SELECT customer_id, max(customer_name), max(customer_email), count(*),
+                  coalesce(sum(paid) FILTER (WHERE stage < 4), 0)::DECIMAL(18, 2), min(created_at), max(created_at)
+           FROM by_hand WHERE customer_id IS NOT NULL {only} GROUP BY 1"""
+# How the newer half goes into the older one: the merge, by hand.
+MERGED = {
+    "customer_id": "coalesce({new}.customer_id, {old}.customer_id)",
+    "customer_name": "coalesce({new}.customer_name, {old}.customer_name)",
+    "customer_email": "coalesce({new}.customer_email, {old}.customer_email)",
+    "status": "CASE WHEN {new}.stage > {old}.stage THEN {new}.status ELSE {old}.status END",
+    "stage": "greatest({new}.stage, {old}.stage)",
+    "total": "coalesce({new}.total, {old}.total)",
+    "paid": "{new}.paid + {old}.paid",
+    "item_count": "{new}.item_count + {old}.item_count",
+    "version": "greatest({new}.version, {old}.version)",
+    "created_at": "coalesce({new}.created_at, {old}.created_at)",
+    "updated_at": "greatest({new}.updated_at, {old}.updated_at)",
+}
+
+
+class ByHand:
+    """The same read models, written by hand, in the lab's own file."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.database = lab._log.database
+        self.run, self.position = self.database.execute, 0
+
+    def build(self, head: int) -> None:
+        """Fold the whole log into the keyed tables."""
+        with self.database.transaction():
+            for table in TABLES:
+                self.run(table)
+            self.run(CONTACTS)
+            self.run(f"INSERT INTO by_hand {ROWS.format(fold=FOLD.format(start=0, end=head))}")
+            self.run(f"INSERT INTO sales_by_hand {SALES.format(only='')}")
+            self.run(f"INSERT INTO value_by_hand {VALUE.format(only='')}")
+        self.position = head
+
+    @contextmanager
+    def moving_to(self, head: int) -> Iterator[str]:
+        """A transaction, with its checkpoint; yields the SELECT of the new events' rows."""
+        with self.database.transaction():
+            yield ROWS.format(fold=FOLD.format(start=self.position, end=head))
+            self.run("UPDATE checkpoint_by_hand SET position = ?", [head])
+
+    def upsert(self, head: int) -> None:
+        """Move by one upsert."""
+        with self.moving_to(head) as rows:
+            sets = ", ".join(f"{c} = {text.format(new='excluded', old='by_hand')}" for c, text in MERGED.items())
+            self.run(f"INSERT INTO by_hand {rows} ON CONFLICT (order_id) DO UPDATE SET {sets}")
+
+    def replace(self, head: int, *more: str) -> None:
+        """Move by taking the old rows out and putting the new ones in."""
+        with self.moving_to(head) as rows:
+            merged = ", ".join(
+                f"CASE WHEN old.order_id IS NULL THEN new.{c} ELSE {text.format(new='new', old='old')} END AS {c}"
+                for c, text in MERGED.items()
+            )
+            self.run(f"CREATE OR REPLACE TEMP TABLE fresh AS {rows}")
+            self.run(
+                f"CREATE OR REPLACE TEMP TABLE merged AS SELECT order_id, {merged} "
+                "FROM fresh AS new LEFT JOIN by_hand AS old USING (order_id)"
+            )
+            self.run("DELETE FROM by_hand USING merged WHERE by_hand.order_id = merged.order_id")
+            self.run("INSERT INTO by_hand BY NAME SELECT * FROM merged")
+            for sql in more:
+                self.run(sql)
+
+    def sales(self, head: int) -> None:
+        """Move the orders, and make the days anew that they belong to."""
+        days = "(SELECT created_at::DATE FROM merged)"
+        self.replace(
+            head,
+            f"DELETE FROM sales_by_hand WHERE day IN {days}",
+            f"INSERT INTO sales_by_hand {SALES.format(only=f'AND created_at::DATE IN {days}')}",
+        )
+
+    def value(self, head: int) -> None:
+        """Move the orders, and make the customers anew that they belong to."""
+        who = "(SELECT customer_id FROM merged)"
+        self.replace(
+            head,
+            f"DELETE FROM value_by_hand WHERE customer_id IN {who}",
+            f"INSERT INTO value_by_hand {VALUE.format(only=f'AND customer_id IN {who}')}",
+        )
+
+
+def run(count: int) -> Iterator[Result]:
+    """Measure the read side on `count` orders."""
+    made = tables(Workload(orders=count, seed=7))
+    events = made["order"]
+    if "recorded_at" in events.column_names:
+        events = events.drop_columns(["recorded_at"])  # learnt now, so that other events can come in between
+    with tempfile.TemporaryDirectory() as folder, open_shop(Path(folder) / "shop.duckdb", threads=THREADS) as lab:
+        lab.append_table("customer", made["customer"])
+        drawn = Drawn(lab, events.slice(max(0, events.num_rows - HELD_BACK)))
+        lab.append_table("order", events.slice(0, max(0, events.num_rows - HELD_BACK)))
+        by_hand = ByHand(lab)
+        yield from rebuilding(lab, by_hand)
+        yield from moving(lab, by_hand, drawn)
+        yield from lagging(lab)
+        yield from looking_back(lab)
+
+
+class Drawn:
+    """The events at the end of a workload, appended piece by piece."""
+
+    def __init__(self, lab: Lab, events: pa.Table) -> None:
+        self._lab, self._events, self._at = lab, events, 0
+
+    def append(self, count: int) -> None:
+        """Append the next ones."""
+        self._lab.append_table("order", self._events.slice(self._at, count))
+        self._at += count
+
+
+def rebuilding(lab: Lab, by_hand: ByHand) -> Iterator[Result]:
+    """rebuild() of order_summary, with names, against the same fold by hand into a table with the same key."""
+    served, database = lab.serve(order_summary), by_hand.database
+    by_hand.build(lab.head)
+
+    def fold(run: int) -> None:
+        with database.transaction():
+            database.execute(TABLES[1])
+            database.execute(f"INSERT INTO by_hand {ROWS.format(fold=FOLD.format(start=0, end=lab.head))}")
+
+    ours, theirs = take_turns(lambda run: served.rebuild(), fold, runs=3)
+    rate = f"{lab.head / ours / 1e6:.1f} M events/s; by hand {lab.head / theirs / 1e6:.1f}"
+    yield Result("rebuild of order_summary, with names / by hand, same key", ours, theirs, "s", 1.3, rate)
+
+
+def moving(lab: Lab, by_hand: ByHand, drawn: Drawn) -> Iterator[Result]:
+    """catch_up() after a batch, against the best statement by hand that does the same."""
+    served = lab.serve(order_summary)
+    rows = by_hand.run("SELECT count(*) FROM by_hand")[0][0]
+
+    def batches(
+        append: Callable[[], None], runs: int, model: Served, hand: Callable[[int], None]
+    ) -> tuple[float, float]:
+        ours, theirs = [], []
+        for _ in range(runs + 1):
+            append()
+            end = lab.head
+            ours.append(seconds(model.catch_up))
+            theirs.append(seconds(lambda end=end: hand(end)))  # type: ignore[misc]
+            by_hand.position = end
+        return statistics.median(ours[1:]) * 1e3, statistics.median(theirs[1:]) * 1e3  # the first one warms up
+
+    ours, theirs = batches(lambda: drawn.append(1), ONES, served, by_hand.upsert)
+    yield Result("batch of one / bare upsert transaction", ours, theirs, "ms", 2.0, f"into {rows:,} rows")
+    ours, theirs = batches(lambda: drawn.append(1_000), BATCHES, served, by_hand.replace)
+    yield Result("batch of 1,000, as drawn / DELETE + INSERT by hand", ours, theirs, "ms", None, f"into {rows:,} rows")
+    yield Result("batch of 1,000, as drawn / 20 ms", ours, 20.0, "ms", 1.0, "")
+    spread = Spread(lab)
+    upserted = batches(spread.append, SPREAD, served, by_hand.upsert)
+    replaced = batches(spread.append, SPREAD, served, by_hand.replace)
+    ours, theirs = statistics.median([upserted[0], replaced[0]]), min(upserted[1], replaced[1])
+    note = f"upsert {upserted[1]:.0f} ms, DELETE + INSERT {replaced[1]:.0f} ms"
+    yield Result("batch of 1,000 spread evenly / best by hand", ours, theirs, "ms", 1.25, note)
+    for model, hand in ((daily_sales, by_hand.sales), (customer_value, by_hand.value)):
+        layered = lab.serve(model)
+        served.catch_up()
+        ours, theirs = batches(lambda: drawn.append(1_000), 3, layered, hand)
+        yield Result(f"batch of 1,000 into {model.name} / by hand", ours, theirs, "ms", 3.0, "with what it is built on")
+
+
+class Spread:
+    """1,000 payments for orders from all over the table."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab, self._random = lab, random.Random(7)
+        self._orders = [row[0] for row in lab._log.database.execute("SELECT order_id FROM by_hand ORDER BY ALL")]
+
+    def append(self) -> None:
+        """Append them."""
+        ids = self._random.sample(self._orders, min(1_000, len(self._orders)))
+        table = {
+            "id": pa.array(ids),
+            "type": pa.array(["OrderPaid"] * len(ids)),
+            "occurred_at": pa.array([0] * len(ids), pa.timestamp("us", "UTC")),
+            "amount": pa.array([Decimal("1.00")] * len(ids), pa.decimal128(18, 2)),
+        }
+        self._lab.append_table("order", pa.table(table))
+
+
+def lagging(lab: Lab) -> Iterator[Result]:
+    """How late single commands become visible in a projection that moves in the background."""
+    served = lab.serve(order_summary, mode="background")
+    line = OrderLine(product_id="p-1", quantity=1, unit_price="9.99")
+    began = time.perf_counter()
+
+    def send(thread: int) -> None:
+        for number in range(thread, SENDS, 4):
+            time.sleep(max(0.0, began + number / RATE - time.perf_counter()))
+            lab.send(PlaceOrder(order_id=f"late-{number}", customer_id="c-000001", lines=[line]))
+
+    senders = [threading.Thread(target=send, args=(thread,)) for thread in range(4)]
+    first = lab.head
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+    rate = SENDS / (time.perf_counter() - began)
+    lab._servings.running.reach(order_summary, lab.head, 30)
+    late = sorted(row["seconds"] * 1e3 for row in lab.lag_history().dicts() if row["position"] > first)
+    p50, p99 = statistics.median(late), late[int(0.99 * len(late))]
+    yield Result("background lag, p99 / 50 ms", p99, 50.0, "ms", 1.0, f"p50 {p50:.0f} ms at {rate:.0f} sends/s")
+    lab.serve(order_summary, mode="manual")
+    assert served.position == lab.head
+
+
+def looking_back(lab: Lab) -> Iterator[Result]:
+    """A question about all orders as of any position: folded, and out of the kept history."""
+    question = "SELECT status, count(*), sum(total) FROM {rows} GROUP BY status ORDER BY ALL"
+    draw = random.Random(7)
+    places = [draw.randrange(1, lab.head + 1) for _ in range(12)]
+    run = lab._log.database.execute
+
+    def by_hand(number: int) -> list[object]:
+        rows = ROWS.format(fold=FOLD.format(start=0, end=places[number % 12]))
+        return list(run(question.format(rows=f"({rows})")))
+
+    def ours(number: int) -> list[object]:
+        return list(lab.as_of(position=places[number % 12]).sql(question.format(rows="order_summary")).fetchall())
+
+    assert ours(0) == by_hand(0)
+    folded, theirs = take_turns(ours, by_hand, runs=5)
+    yield Result("as of any position, folded / the prefix by hand", folded * 1e3, theirs * 1e3, "ms", 1.2, "")
+    kept = seconds(lambda: lab.serve(order_summary, keep_history=True))
+    assert ours(0) == by_hand(0)
+    looked, _ = take_turns(ours, lambda run: None, runs=12)
+    note = f"kept in {kept:.0f} s; folded {folded * 1e3:.0f} ms"
+    yield Result("as of any position, kept history / 50 ms", looked * 1e3, 50.0, "ms", 1.0, note)
