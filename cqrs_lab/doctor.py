@@ -28,6 +28,7 @@ from cqrs_lab.database import Database, quote
 from cqrs_lab.errors import CqrsLabError, DeclarationError, NotAStore, StoreCorrupt, StoreError, StoreFormatError
 from cqrs_lab.log import FORMAT, TABLES, Log
 from cqrs_lab.read.models import ReadModel
+from cqrs_lab.subscriptions import DeadLetters
 
 FIRST_NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "00_start_here.ipynb"
 
@@ -401,7 +402,21 @@ class _Scan:
             if fingerprint != model.fingerprint(self.models, self.log.meaning):
                 raise _Failed("its rows come from another SELECT than the one declared now", _REBUILD)
             upto = head if served_as == "view" else position
-            text = model.expanded(self.models, lambda table: self.log.window(table, to=upto))
+            dead = DeadLetters(self.log)
+
+            def folded(one: ReadModel) -> str:
+                """The SELECT of a read model's rows, without the events that it has set aside."""
+                aside = dead.of(one.name) if served_as == "projection" else []
+                without = f" AND position NOT IN ({', '.join(map(str, aside))})" if aside else ""
+                return one.bound(
+                    lambda name: (
+                        folded(self.models[name.lower()])
+                        if name.lower() in self.models
+                        else f"{self.log.window(name, to=upto)}{without}"
+                    )
+                )
+
+            text = folded(model)
             columns = ", ".join(quote(row[0]) for row in self.database.execute(f"DESCRIBE {text}"))
             stored = f"SELECT {columns} FROM {quote(served_as)}.{quote(name)}"
             wanted = f"SELECT {columns} FROM ({text}\n)"

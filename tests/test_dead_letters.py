@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from cqrs_lab import Domain, Event, Lab, Projection, ReadModel, Saga, open_shop, subscriptions
+from cqrs_lab import Domain, Event, Lab, Projection, ReadModel, Saga, doctor, open_shop, subscriptions
 from cqrs_lab.cli import app
 from cqrs_lab.errors import DeclarationError, ProjectionFailed, UnknownReadModel
 from cqrs_lab.read import running
@@ -22,8 +22,10 @@ from cqrs_lab.shop import (
     CustomerRegistered,
     OrderPaid,
     OrderShipped,
+    PlaceOrder,
     RegisterCustomer,
     customers,
+    order_facts,
     order_summary,
     orders,
 )
@@ -522,3 +524,22 @@ def test_the_command_line_lists_and_rebuilds(tmp_path: Path) -> None:
         assert result.exit_code == code
         assert said in result.stderr
     assert not (tmp_path / "none.duckdb").exists()
+
+
+def test_the_doctor_leaves_out_what_was_set_aside(tmp_path: Path) -> None:
+    """Rows without the events that were set aside are whole; with the letters gone they are not."""
+    path = tmp_path / "shop.duckdb"
+    with open_shop(path) as lab:
+        lab.send_many(
+            PlaceOrder(
+                order_id=f"o-{n}", customer_id="c-1", lines=[{"product_id": "p", "quantity": 1, "unit_price": 1}]
+            )
+            for n in (1, 2)
+        )
+        lab._servings.dead.put("order_facts", 2, ValueError("no"), 1)
+        lab.serve(order_facts)
+        assert len(lab.serve(order_facts).rows()) == 1
+    assert [finding.check for finding in doctor.scan(path) if finding.status == "FAIL"] == []
+    with open_shop(path) as lab:
+        lab._servings.dead.drop("order_facts", 2)
+    assert [finding.check for finding in doctor.scan(path) if finding.status == "FAIL"] == ["order_facts as projection"]

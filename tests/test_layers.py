@@ -172,3 +172,102 @@ def _placed(count: int) -> list[Event]:
     from cqrs_lab.shop import OrderPlaced
 
     return [OrderPlaced(order_id=f"o-{n}", customer_id=f"c-{n}", total=5) for n in range(count)]
+
+
+# -- layers made up at random ------------------------------------------------------------------------------------------
+
+Kinds = dict[str, str]
+"""Column -> "text", "number" (exact), "real" or "time"."""
+FACTS: Kinds = {"order_id": "text", "customer_id": "text", "status": "text", "total": "number", "paid": "number",
+                "item_count": "number", "version": "number", "created_at": "time", "updated_at": "time"}  # fmt: skip
+CONTACTS: Kinds = {"customer_id": "text", "customer_name": "text", "customer_email": "text"}
+AGGREGATES = {
+    "text": ("min", "max", "count", "count(DISTINCT "),
+    "number": ("sum", "min", "max", "median", "count"),
+    "real": ("min", "max", "median"),
+    "time": ("min", "max", "count"),
+}
+
+
+@st.composite
+def stacks(draw: Any) -> list[ReadModel]:
+    """Return read models, each over the shop's two, or over those before it: filtered, joined or grouped anew."""
+    known: list[tuple[str, str, Kinds]] = [
+        ("order_facts", "order_id", FACTS), ("customer_contacts", "customer_id", CONTACTS)
+    ]  # fmt: skip
+    models = []
+    for number in range(draw(st.integers(1, 4))):
+        source, key, kinds = draw(st.sampled_from(known))
+        of = {kind: [column for column in kinds if kinds[column] == kind] for kind in set(kinds.values())}
+        shape = draw(st.sampled_from(["filter", "join", "group"]))
+        columns: Kinds = {}
+        if shape == "group":
+            by = draw(st.sampled_from([column for column in kinds if kinds[column] in ("text", "time")] or [key]))
+            time = kinds[by] == "time"
+            columns, items = (
+                {"g": "time" if time else kinds[by]},
+                [f"{by}::DATE::TIMESTAMP AS g" if time else f"{by} AS g"],
+            )
+            for at, column in enumerate(draw(st.lists(st.sampled_from(list(kinds)), max_size=4)), 1):
+                aggregate = draw(st.sampled_from(AGGREGATES[kinds[column]]))
+                items.append(f"{aggregate}{'' if '(' in aggregate else '('}{column}) AS a{at}")
+                columns[f"a{at}"] = (
+                    "number" if "count" in aggregate
+                    else "real" if aggregate == "median"
+                    else kinds[column]
+                )  # fmt: skip
+            having = draw(st.sampled_from(["", " HAVING count(*) > 1"]))
+            sql = f"SELECT {', '.join(items)} FROM {source} WHERE {by} IS NOT NULL GROUP BY g{having}"
+            new_key = "g"
+        else:
+            taken = [key, *draw(st.lists(st.sampled_from(list(kinds)), max_size=3, unique=True))]
+            taken = list(dict.fromkeys(taken))
+            columns, new_key = {column: kinds[column] for column in taken}, key
+            items = [f"x.{column}" for column in taken]
+            joined = ""
+            if shape == "join":
+                other, other_key, others = draw(st.sampled_from(known))
+                on = [column for column in of.get(others[other_key], []) or [] if others[other_key] == "text"]
+                if on and other != source:
+                    kind = draw(st.sampled_from(["LEFT JOIN", "JOIN"]))
+                    joined = f" {kind} {other} AS y ON y.{other_key} = x.{draw(st.sampled_from(on))}"
+                    more = draw(st.lists(st.sampled_from(list(others)), min_size=1, max_size=2, unique=True))
+                    items += [f"y.{column} AS y_{column}" for column in more]
+                    columns |= {f"y_{column}": others[column] for column in more}
+            where = draw(st.sampled_from(["", *(f" WHERE x.{c} > 1" for c in of.get("number", [])),
+                                          *(f" WHERE x.{c} IS NOT NULL" for c in taken)]))  # fmt: skip
+            sql = f"SELECT {', '.join(items)} FROM {source} AS x{joined}{where}"
+        name = f"layer_{number}"
+        models.append(ReadModel(name, new_key, sql))
+        known.append((name, new_key, columns))
+    return models
+
+
+@given(models=stacks(), history=st.lists(facts, min_size=1, max_size=4), data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_random_layers_agree(models: list[ReadModel], history: list[Any], data: st.DataObject) -> None:
+    """Whatever is built on what, view, table, projection and as of agree at every cut, and with a fresh store."""
+    with open_shop(threads=1) as lab:
+        for model in models:
+            lab._servings.declare(model)
+        past = 0
+        for part in history:
+            record(lab, part)
+            for model in data.draw(st.lists(st.sampled_from(models), max_size=2)):
+                lab.serve(model).catch_up(to=data.draw(st.integers(0, lab.head)))
+            for served in lab._servings.served():
+                then = lab.as_of(position=served.position)
+                assert_same(lab, served._select(), then._text(served.model))
+            past = past or lab.head
+        for model in models:
+            lab.serve(model), lab.serve(model, "materialized").refresh()
+        lab.catch_up()
+        with open_shop(threads=1) as young:
+            record(young, history[0])
+            for model in models:
+                young._servings.declare(model)
+                view = lab.serve(model, "view")._select()
+                assert_same(lab, lab.serve(model)._select(), view)
+                assert_same(lab, lab.serve(model, "materialized")._select(), view)
+                assert_same(lab, lab.as_of(position=lab.head)._text(model), view)
+                assert lab.as_of(position=past).rows(model).fetchall() == young.serve(model, "view").rows().fetchall()
