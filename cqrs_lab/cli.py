@@ -1,7 +1,7 @@
 """The command line, `cqrs-lab`: owns its arguments, what is printed, and the exit code.
 
 What it prints is for people, or JSON alone with --json. An error is one message on stderr and exit code 1; wrong
-arguments give exit code 2. Work is done elsewhere: by the doctor, the importers, JupyterLab.
+arguments give exit code 2. Work is done elsewhere: by the doctor, the workbench, JupyterLab.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from cqrs_lab.database import quote
 from cqrs_lab.errors import CqrsLabError
 from cqrs_lab.log import Log
 from cqrs_lab.subscriptions import DeadLetters
+from cqrs_lab.workbench import workload as workloads
 from cqrs_lab.workbench.importers import load_olist
+from cqrs_lab.workbench.workload import Workload
 
 
 class _Commands(TyperGroup):
@@ -157,6 +159,37 @@ def notebooks(
     os.chdir(root)
     sys.argv = ["jupyter-lab", *arguments]
     runpy.run_module("jupyterlab", run_name="__main__", alter_sys=True)
+
+
+@app.command(epilog=_examples("generate --db shop.duckdb", "generate --db shop.duckdb --orders 5000 --seed 8"))
+def generate(
+    db: Annotated[Path, typer.Option("--db", metavar="FILE", help="The store; made when it is missing.")],
+    preset: Annotated[
+        str, typer.Option(metavar="NAME", help="tiny, workshop (20,000 orders), million or ten_million events.")
+    ] = "workshop",
+    orders: Annotated[int | None, typer.Option(metavar="NUMBER", help="How many orders instead.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="NUMBER", help="Another shop of that size.")] = None,
+    prefix: Annotated[str | None, typer.Option(metavar="TEXT", help="What ids begin with, for a second one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Fill a store with a made-up shop: customers, orders, and what became of them.
+
+    The same preset, orders and seed give the same events on every machine; the digest proves it.
+    """
+    told = {"orders": orders, "seed": seed, "prefix": prefix}
+    changes = {name: value for name, value in told.items() if value is not None}
+    workload = Workload(**{**dict(Workload.preset(preset)), **changes})
+    with open_shop(db) as lab:
+        report = workloads.generate(lab, workload)
+        head = lab.head
+    if as_json:
+        counts = {"orders": report.orders, "customers": report.customers, "events": report.events}
+        _print_json({"store": str(db), "head": head, **counts, "digest": report.digest})
+        return
+    _print(f"{db}: {report.orders:,} orders of {report.customers:,} customers, {report.events:,} events.")
+    _print(f"They occurred from {report.first_occurred_at:%Y-%m-%d} to {report.last_occurred_at:%Y-%m-%d}.")
+    _print(f"Digest: {report.digest}")
+    _print(f"Next: cqrs-lab status --db {db}")
 
 
 @app.command(

@@ -23,7 +23,7 @@ from cqrs_lab.cli import app
 from cqrs_lab.shop import OrderLine, PayOrder, PlaceOrder, RegisterCustomer, ShipOrder
 
 PROGRAM = Path(sys.executable).with_name("cqrs-lab")
-COMMANDS = ["doctor", "notebooks", "import-olist", "status"]
+COMMANDS = ["doctor", "notebooks", "generate", "import-olist", "status"]
 ORDERS, EVENTS = 6, 1 + 6 * 3  # a customer, and six orders placed, paid and shipped
 
 
@@ -425,6 +425,51 @@ def test_the_doctor_says_when_notebooks_would_run_elsewhere(tmp_path: Path, monk
     assert finding.status == "FAIL"
     assert "/elsewhere/bin/python" in finding.detail
     assert "ipykernel install" in finding.next
+
+
+# -- generate --------------------------------------------------------------------------------------------------------
+
+
+def test_generate_makes_the_same_shop_again(tmp_path: Path) -> None:
+    """With --json, generate prints counts and a digest, equal for equal arguments; the store is sound."""
+    arguments = ["--orders", 40, "--seed", 3, "--json"]
+    seen, again = (json.loads(run("generate", "--db", tmp_path / name, *arguments).stdout) for name in ("a", "b"))
+    assert seen == again | {"store": str(tmp_path / "a")}
+    assert (seen["orders"], seen["customers"], seen["head"]) == (40, 10, seen["events"])
+    assert failing(doctor.scan(tmp_path / "a")) == {}
+    other = json.loads(call("generate", "--db", tmp_path / "c", *arguments, "--seed", 4).stdout)
+    assert other["digest"] != seen["digest"]
+
+
+def test_generate_fills_a_store_twice_under_another_prefix(tmp_path: Path) -> None:
+    """A preset is told by name; a second shop needs a prefix of its own, which the refusal says in one line."""
+    db = tmp_path / "shop.duckdb"
+    said = call("generate", "--db", db, "--preset", "tiny")
+    assert said.exit_code == 0
+    assert "300 orders of 75 customers, 1,126 events" in " ".join(said.stdout.split())
+    assert "cqrs-lab status" in said.stdout
+    again = run("generate", "--db", db, "--preset", "tiny")
+    assert (again.returncode, again.stdout) == (1, "")
+    (line,) = again.stderr.splitlines()
+    assert "choose another one, such as 'b-'" in line
+    more = json.loads(call("generate", "--db", db, "--preset", "tiny", "--prefix", "b-", "--json").stdout)
+    assert more["head"] == 2 * more["events"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--orders", 0], "orders"), (["--seed", -1], "seed"), (["--prefix", "a b"], "prefix"),
+        (["--preset", "huge"], "preset: there are tiny, workshop, million, ten_million"),
+    ],
+)  # fmt: skip
+def test_generate_refuses_nonsense(arguments: list[Any], named: str, tmp_path: Path) -> None:
+    """What makes no workload is refused in one line that names it, before a store is made."""
+    said = call("generate", "--db", tmp_path / "x.duckdb", *arguments)
+    assert (said.exit_code, said.stdout) == (1, "")
+    (line,) = said.stderr.splitlines()
+    assert line.startswith(f"Error: Workload was refused: {named}")
+    assert not (tmp_path / "x.duckdb").exists()
 
 
 # -- import-olist ----------------------------------------------------------------------------------------------------

@@ -11,15 +11,32 @@ from cqrs_lab import Domain, Lab, ReadModel, open_shop
 from cqrs_lab.errors import InvalidTable, QueryError, QueryFailed, ReadOnlyStore, UnknownReadModel
 from cqrs_lab.read.serving import Served
 from cqrs_lab.rows import Rows
-from cqrs_lab.shop import customers, daily_orders, order_summary, orders
+from cqrs_lab.shop import (
+    AddOrderLine,
+    OrderLine,
+    PayOrder,
+    PlaceOrder,
+    RefundOrder,
+    RemoveOrderLine,
+    customers,
+    daily_orders,
+    order_summary,
+    orders,
+)
 from cqrs_lab.workbench import latency as module
-from cqrs_lab.workbench.latency import compare_latency
+from cqrs_lab.workbench.latency import BY_HAND, CACHED, compare_latency, compare_sizes, order_summary_by_hand
 from cqrs_lab.workbench.plots import lag_chart, latency_chart, orders_per_day_chart, show, status_chart
 from cqrs_lab.workbench.workload import Workload, generate
 
 WAYS = ["view", "materialized", "projection"]
+THREE = ["point", "list", "aggregate"]
 SMALL = Workload(orders=60, seed=3)
 order_ids = ReadModel("order_ids", key="order_id", sql="SELECT order_id FROM order_events GROUP BY order_id")
+
+
+def compare(*what, **more):
+    """Compare three servings by three questions."""
+    return compare_latency(*what, **{"served_as": WAYS, "questions": THREE, "costs": False} | more)
 
 
 @pytest.fixture
@@ -60,10 +77,12 @@ def asked(monkeypatch):
 
 def test_the_frame_has_a_row_for_each_serving_and_question(lab):
     """Three servings by three questions, with the size of the history, the runs and rising percentiles."""
-    frame = compare_latency(lab, order_summary, runs=4, warmup=1)
+    frame = compare(lab, order_summary, runs=4, warmup=1)
     assert frame.schema == {
         "served_as": pl.String, "question": pl.String, "events": pl.Int64, "runs": pl.Int64,
-        "p50_ms": pl.Float64, "p95_ms": pl.Float64, "p99_ms": pl.Float64, "staleness_events": pl.Int64,
+        "p50_ms": pl.Float64, "p50_low_ms": pl.Float64, "p50_high_ms": pl.Float64, "p95_ms": pl.Float64,
+        "p99_ms": pl.Float64, "staleness_events": pl.Int64,
+        "write_ms": pl.Float64, "refresh_ms": pl.Float64, "event_ms": pl.Float64, "bytes": pl.Int64,
     }  # fmt: skip
     questions = ["point", "list", "aggregate"]
     assert frame.select("served_as", "question").rows() == [(way, question) for way in WAYS for question in questions]
@@ -75,7 +94,7 @@ def test_the_frame_has_a_row_for_each_serving_and_question(lab):
 
 def test_every_serving_is_asked_the_same(lab, asked):
     """Each serving gets each question with the same values, all of things that are there, as often as was said."""
-    compare_latency(lab, order_summary, runs=10, warmup=2)
+    compare(lab, order_summary, runs=10, warmup=2)
     by_way = {way: sorted(map(repr, (a[1:] for a in asked if a[0] == way))) for way in WAYS}
     assert by_way["view"] == by_way["materialized"] == by_way["projection"]
     assert len(by_way["view"]) == 3 * (10 + 2)
@@ -84,7 +103,7 @@ def test_every_serving_is_asked_the_same(lab, asked):
 
 def test_the_runs_are_mixed(lab, asked):
     """After the warm-up no serving and no question has a stretch of time to itself."""
-    compare_latency(lab, order_summary, runs=20, warmup=1)
+    compare(lab, order_summary, runs=20, warmup=1)
     measured = [what[:2] for what in asked[9:]]
     assert len({*measured[:45]}) == len({*measured[-45:]}) == 9
     # Nor do they take turns, because then each would always find the memory that the same one left.
@@ -96,7 +115,7 @@ def test_a_seed_repeats_the_questions(lab, asked):
     plans = []
     for seed in (1, 1, 2):
         asked.clear()
-        compare_latency(lab, order_summary, runs=5, seed=seed)
+        compare(lab, order_summary, runs=5, seed=seed)
         plans.append(list(asked))
     assert plans[0] == plans[1] != plans[2]
 
@@ -111,7 +130,7 @@ def test_the_times_are_those_of_the_clock(lab, monkeypatch):
 
     monkeypatch.setattr(module, "perf_counter_ns", lambda: now[0])
     monkeypatch.setattr(Served, "get", slow_get)
-    frame = compare_latency(lab, order_summary, runs=11, warmup=1).filter(pl.col("question") == "point")
+    frame = compare(lab, order_summary, runs=11, warmup=1).filter(pl.col("question") == "point")
     assert frame.select("p50_ms", "p95_ms", "p99_ms").rows() == [(5.0, 9.5, 9.9)] * 3
 
 
@@ -126,7 +145,7 @@ def test_answers_are_fetched_within_the_time(lab, monkeypatch):
 
     monkeypatch.setattr(module, "perf_counter_ns", lambda: now[0])
     monkeypatch.setattr(Rows, "fetchall", slow_fetch)
-    frame = compare_latency(lab, order_summary, runs=2, warmup=0)
+    frame = compare(lab, order_summary, runs=2, warmup=0)
     assert dict(frame.group_by("question").agg(pl.col("p50_ms").max()).rows()) == {
         "point": 0.0, "list": 7.0, "aggregate": 7.0,
     }  # fmt: skip
@@ -137,23 +156,105 @@ def test_a_serving_that_is_there_is_left_where_it_is(lab, asked):
     projection = lab.serve(order_summary)
     stood = projection.position
     more = generate(lab, Workload(orders=200, prefix="b-")).events
-    frame = compare_latency(lab, order_summary, runs=15)
+    frame = compare(lab, order_summary, runs=15)
     behind = dict(frame.select("served_as", "staleness_events").unique().rows())
     assert behind == {"view": 0, "materialized": 0, "projection": more}
     assert projection.position == stood
     assert all(found for *_, found in asked)
 
 
+def test_every_serving_answers_all_questions_that_it_can(lab):
+    """Five servings, five questions: a cache keeps no aggregate; the past is folded, or looked up where it is kept."""
+    frame = compare_latency(lab, order_summary, runs=2, costs=False)
+    asked = {way: of["question"].to_list() for (way,), of in frame.group_by("served_as")}
+    four = [*THREE, "top ten"]
+    assert asked == {
+        "view": [*four, "as of"], "materialized": four, "projection": four, CACHED: ["point", "list"], BY_HAND: four,
+    }  # fmt: skip
+    assert "order_summary_by_hand" not in lab.lag().pl()["model"]
+    lab.serve(order_summary, keep_history=True)
+    past = compare_latency(lab, order_summary, runs=2, costs=False, questions=["as of"])
+    assert past["served_as"].to_list() == ["view", "projection"]
+    big = compare_latency(lab, daily_orders, runs=2, costs=False)
+    assert BY_HAND not in big["served_as"]
+
+
+def test_the_cache_has_seen_every_question(lab, asked, monkeypatch):
+    """The cached projection is asked once before its runs, for each value; its runs reach no serving."""
+    get, now = Served.get, [0]
+
+    def slow_get(self, *key):
+        now[0] += 7_000_000
+        return get(self, *key)
+
+    monkeypatch.setattr(module, "perf_counter_ns", lambda: now[0])
+    monkeypatch.setattr(Served, "get", slow_get)
+    frame = compare(lab, order_summary, runs=6, warmup=0, served_as=[CACHED], questions=["point"])
+    assert frame.select("served_as", "p50_ms", "p99_ms").rows() == [(CACHED, 0.0, 0.0)]
+    assert 0 < len(asked) <= 6
+
+
+def test_row_by_row_gives_the_same_rows(lab):
+    """The projection by hand has the rows of order_summary, but for the customer's name and email."""
+    line = {"quantity": 3, "unit_price": "2.50"}
+    lines = [OrderLine(product_id=product, **line) for product in "abc"]
+    lab.send(PlaceOrder(order_id="x", customer_id="c", lines=lines[:2]))
+    lab.send(AddOrderLine(order_id="x", line=lines[2]))
+    lab.send(RemoveOrderLine(order_id="x", product_id="a"))
+    lab.send(PayOrder(order_id="x", amount="15.00"))
+    lab.send(RefundOrder(order_id="x", amount="1.00"))
+    by_hand, columns = lab.serve(order_summary_by_hand()), ", ".join(order_summary_by_hand().columns)
+    rows = lab.serve(order_summary).sql(f"SELECT {columns} FROM order_summary ORDER BY order_id").fetchall()
+    assert by_hand.rows().fetchall() == rows
+
+
+def test_costs_are_measured_on_a_copy(lab):
+    """Each serving has the price of a write and a refresh, and its size; the lab stays as it was."""
+    head = lab.head
+    frame = compare_latency(lab, order_summary, runs=2)
+    assert lab.head == head
+    costs = frame.select("served_as", "write_ms", "refresh_ms", "event_ms", "bytes").unique(maintain_order=True)
+    assert costs["served_as"].to_list() == [*WAYS, CACHED, BY_HAND]
+    found = {row.pop("served_as"): row for row in costs.to_dicts()}
+    assert found["view"]["refresh_ms"] == found["view"]["bytes"] == 0 < found["view"]["write_ms"]
+    assert all(min(found[way]["write_ms"], found[way]["refresh_ms"]) > 0 for way in found if way != "view")
+    assert all(found[way]["bytes"] % 4096 == 0 < found[way]["bytes"] for way in found if way != "view")
+    assert found[CACHED] == found["projection"]
+    assert found[BY_HAND]["event_ms"] > 0  # each event of a batch is handled
+    bare = compare(lab, order_ids, runs=2)
+    assert bare["bytes"].null_count() == len(bare)
+
+
+def test_the_interval_holds_the_median(lab, monkeypatch):
+    """The interval of the median is that of the ranks: of 100 runs the 40th to the 61st, around the median."""
+    now, times = [0], iter([*range(1, 101)])
+
+    def slow_get(self, *key):
+        now[0] += next(times) * 1_000_000
+
+    monkeypatch.setattr(module, "perf_counter_ns", lambda: now[0])
+    monkeypatch.setattr(Served, "get", slow_get)
+    frame = compare(lab, order_summary, runs=100, warmup=0, served_as=["view"], questions=["point"])
+    assert frame.select("p50_low_ms", "p50_ms", "p50_high_ms").rows() == [(40.0, 50.5, 61.0)]
+
+
+def test_several_sizes_are_compared():
+    """Each size is a history of its own, one frame below the other."""
+    frame = compare_sizes((20, 60), runs=2, costs=False, served_as=["view"], questions=["point"])
+    assert frame["events"].is_sorted()
+    assert frame["events"].n_unique() == len(frame) == 2
+
+
 def test_any_read_model_can_be_compared(lab, asked):
     """Another read model is listed and counted by its first column outside the key, one of keys alone only counted."""
-    assert compare_latency(lab, daily_orders, runs=2)["question"].unique(maintain_order=True).to_list() == [
+    assert compare(lab, daily_orders, runs=2)["question"].unique(maintain_order=True).to_list() == [
         "point", "list", "aggregate",
     ]  # fmt: skip
     assert {tuple(value) for _, question, value, _ in asked if question == "list"} == {("orders",)}
     assert {value for _, question, value, _ in asked if question == "aggregate"} == {
         'SELECT count(*) FROM "daily_orders" GROUP BY "orders"'
     }
-    assert compare_latency(lab, order_ids, runs=2)["question"].unique(maintain_order=True).to_list() == [
+    assert compare(lab, order_ids, runs=2)["question"].unique(maintain_order=True).to_list() == [
         "point", "aggregate",
     ]  # fmt: skip
 
@@ -161,7 +262,7 @@ def test_any_read_model_can_be_compared(lab, asked):
 def test_the_questions_can_be_chosen(lab, asked):
     """`list_by` and `aggregate` replace the usual questions; the key itself can be listed by."""
     mine = "SELECT customer_id, max(total) FROM order_summary GROUP BY customer_id"
-    compare_latency(lab, "order_summary", runs=3, list_by="order_id", aggregate=mine)
+    compare(lab, "order_summary", runs=3, list_by="order_id", aggregate=mine)
     assert {tuple(value) for _, question, value, _ in asked if question == "list"} == {("order_id",)}
     assert {found for _, question, _, found in asked if question == "list"} == {1}
     assert {value for _, question, value, _ in asked if question == "aggregate"} == {mine}
@@ -176,7 +277,7 @@ def test_a_key_of_several_columns_can_be_compared(asked):
     )
     with Lab(domain=Domain(deciders=[orders, customers], read_models=[per_day]), threads=1) as lab:
         generate(lab, SMALL)
-        compare_latency(lab, per_day, runs=20)
+        compare(lab, per_day, runs=20)
     assert {len(value) for _, question, value, _ in asked if question == "point"} == {2}
     assert {value["method"] for _, question, value, _ in asked if question == "list"} > {None}
     assert all(found for *_, found in asked)
@@ -193,32 +294,34 @@ def test_a_read_only_store_is_asked_what_it_has(tmp_path):
             ReadOnlyStore, match=r"order_summary is not served as materialized in .*open it for writing once"
         ),
     ):
-        compare_latency(lab, order_summary)
+        compare(lab, order_summary)
     with open_shop(tmp_path / "shop.duckdb", threads=1) as lab:
         lab.serve(order_summary, as_="materialized")
     with open_shop(tmp_path / "shop.duckdb", read_only=True, threads=1) as lab:
-        assert len(compare_latency(lab, order_summary, runs=2)) == 9
+        frame = compare_latency(lab, order_summary, runs=2)
+        assert set(frame["served_as"]) == {*WAYS, CACHED}
+        assert frame["write_ms"].null_count() == len(frame)
 
 
 def test_nothing_to_ask_is_said(lab):
     """An empty log builds nothing; a read model without rows, no runs and unknown columns are refused by name."""
     with open_shop(threads=1) as empty:
         with pytest.raises(QueryError, match="is empty, so there is nothing to ask"):
-            compare_latency(empty, order_summary)
+            compare(empty, order_summary)
         assert len(empty.lag()) == 0
     nothing = ReadModel(
         "nothing", key="order_id", sql="SELECT order_id FROM order_events WHERE type = 'Lost' GROUP BY order_id"
     )
     with pytest.raises(QueryError, match="nothing as view has no rows at position"):
-        compare_latency(lab, nothing)
+        compare(lab, nothing)
     with pytest.raises(QueryError, match="runs=0, warmup=3"):
-        compare_latency(lab, order_summary, runs=0)
+        compare(lab, order_summary, runs=0)
     with pytest.raises(QueryError, match="has no column 'colour' to list by; it has order_id, customer_id"):
-        compare_latency(lab, order_summary, list_by="colour")
+        compare(lab, order_summary, list_by="colour")
     with pytest.raises(QueryFailed):
-        compare_latency(lab, order_summary, aggregate="SELECT colour FROM order_summary")
+        compare(lab, order_summary, aggregate="SELECT colour FROM order_summary")
     with pytest.raises(UnknownReadModel):
-        compare_latency(lab, "orders")
+        compare(lab, "orders")
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------

@@ -134,10 +134,17 @@ class Stored:
         """Merge the new events into the rows of the base that are kept here, and look up what goes with them."""
         fold = self._side.expanded(way.base.stored(), start, end)
         with self.moving_to(end):
-            if self._make("_new", fold):
+            count = self._make("_new", fold)
+            if count:
                 there = self._find("_new", {key: way.kept[key] for key in way.base.model.keys})
-                self._make("_base", way.moved("_before", "SELECT * FROM _new"))
-                self._store(way.looked_up("_base", self.reader(end)), there)
+                moved, read = way.moved("_before", "SELECT * FROM _new"), self.reader(end)
+                if count <= _FEW:  # a statement less, which is more than what it would save
+                    self._store(
+                        way.stored(lambda name: moved if name == way.base.model.name.lower() else read(name)), there
+                    )
+                else:
+                    self._make("_base", moved)
+                    self._store(way.looked_up("_base", read), there)
             if self._run(f"SELECT count(*) FROM {self.dirty}")[0][0]:  # what is looked up has changed
                 there = self._find(self.dirty)
                 self._make("_base", way.base_rows("_before"))

@@ -1,32 +1,59 @@
-"""The latency lab: the same questions to every serving of a read model, timed.
+"""The latency lab: the same questions to every serving of a read model, timed, and what each serving costs.
 
 Owns the questions, their order and the clock. Reads through servings as anybody would; it may build a serving that is
-missing, but never moves one that is there.
+missing, but never moves one that is there. What writes, it does to a copy on disk.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
+from itertools import count
+from math import ceil, floor, sqrt
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, ClassVar
 
 import polars as pl
 from tqdm.auto import tqdm
 
-from cqrs_lab.app import Lab
-from cqrs_lab.database import quote
+from cqrs_lab.app import Lab, open_shop
+from cqrs_lab.database import literal, quote
 from cqrs_lab.errors import QueryError, ReadOnlyStore
+from cqrs_lab.messages import Query, Recorded
 from cqrs_lab.read.models import ReadModel
 from cqrs_lab.read.moving import WAYS, ServedAs
+from cqrs_lab.read.projections import HandledRows, Projection
+from cqrs_lab.read.query_bus import QueryBus
 from cqrs_lab.read.serving import Served
+from cqrs_lab.rows import Rows
+from cqrs_lab.shop import OrderLine, PlaceOrder, order_summary
+from cqrs_lab.shop.orders import orders
+from cqrs_lab.workbench.workload import Workload, generate
 
-QUESTIONS = ("point", "list", "aggregate")
+CACHED, BY_HAND = "cached projection", "row by row"
+SERVED_AS = (*WAYS, CACHED, BY_HAND)
+QUESTIONS = ("point", "list", "aggregate", "top ten", "as of")
+COSTS = ("write_ms", "refresh_ms", "event_ms", "bytes")
 # What people ask of the shop; any other read model is listed by its first column and counted by it.
 LIST_BY = {"order_summary": "customer_id"}
-AGGREGATES = {"order_summary": "SELECT status, count(*), sum(total) FROM order_summary GROUP BY status"}
+AGGREGATES = {
+    "order_summary": "SELECT created_at::DATE AS day, count(*), sum(total) FROM order_summary GROUP BY day ORDER BY day"
+}
+TOP_TEN = {"order_summary": "SELECT * FROM order_summary ORDER BY total DESC NULLS LAST, order_id LIMIT 10"}
+MOST_BY_HAND = 5_000  # events that are handled row by row without being asked to: some 5 s of work
+_WRITES, _BATCH = 7, 50  # how often a command is timed; how many events are a batch
+_EVER = datetime(9999, 1, 1, tzinfo=UTC)
+
+Ask = Callable[[Any, int], object]
 
 
 @dataclass(frozen=True)
@@ -37,7 +64,7 @@ class Probe:
         ask: takes the number of the run; the answer is fetched whole before it returns.
     """
 
-    served_as: ServedAs
+    served_as: str
     question: str
     ask: Callable[[int], object]
 
@@ -51,24 +78,38 @@ def compare_latency(
     seed: int = 7,
     list_by: str | None = None,
     aggregate: str | None = None,
+    served_as: Sequence[str] | None = None,
+    questions: Sequence[str] = QUESTIONS,
+    costs: bool = True,
 ) -> pl.DataFrame:
-    """Time three questions against the read model as a view, a materialized table and a projection.
+    """Time the same questions against every serving of a read model, and what each serving costs.
 
     A serving that is missing is built. One that is there is asked as it is, however far behind the log: its speed is
     worth nothing without `staleness_events`. Every question has a warm-up; then all runs are mixed, so that a busy
     second of the machine does not hit one serving alone.
+
+    The cached projection is asked through a query bus that has answered each question before; it keeps no answer to
+    an aggregate or a top ten. The projection row by row is order_summary without names and addresses, by handlers in
+    Python, in a copy of the store. "as of" folds the log for the view; for the projection it is there when the lab
+    keeps a history.
 
     Args:
         runs: how often each question is timed, at least 1; below 100 the p99 is little more than the slowest run.
         warmup: how often it is asked before, untimed.
         seed: draws the keys and values asked for, each from a row that is there, and the order of the runs.
         list_by: the column that "list" asks for; customer_id of order_summary, else the first one outside the key.
-        aggregate: a SELECT over the read model; else its rows counted by list_by, for order_summary by status.
+        aggregate: a SELECT over the read model; else its rows counted by list_by, for order_summary by day.
+        served_as: some of SERVED_AS; None: all that there are for this read model, row by row up to 5,000 events.
+        questions: some of QUESTIONS.
+        costs: measure also what writing and refreshing cost, in a copy of the store on disk (about 3 s).
 
     Returns:
-        A frame with served_as, question (point, list, aggregate), events (in the log), runs, p50_ms, p95_ms, p99_ms
-        (linear between runs) and staleness_events (events of the log that the serving did not know at the start).
-        "list" is missing when the key is all that the read model has.
+        A frame with served_as, question, events (in the log), runs, p50_ms, p50_low_ms and p50_high_ms (the 95 %
+        interval of the median, from the ranks of the runs), p95_ms, p99_ms (linear between runs) and staleness_events
+        (events of the log that the serving did not know at the start). And, empty without costs, without orders to
+        place and of a read-only store: write_ms (placing an order, with a projection moved in the same transaction),
+        refresh_ms (bringing it up by one event: all rows anew when materialized), event_ms (each further event of a
+        batch) and bytes (of the blocks of the file that hold its columns, without the index of its key).
 
     Raises:
         QueryError: there is nothing to ask for, or no such column.
@@ -77,24 +118,106 @@ def compare_latency(
     """
     if runs < 1 or warmup < 0:
         raise QueryError(f"runs={runs}, warmup={warmup}: time at least 1 run, and warm up 0 times or more")
+    unknown = [*({*(served_as or ())} - {*SERVED_AS}), *({*questions} - {*QUESTIONS})]
+    if unknown:
+        raise QueryError(f"there is no {unknown[0]!r}; there are {', '.join((*SERVED_AS, *QUESTIONS))}")
     if not lab.head:
         raise QueryError(
             f"the log of {lab.path} is empty, so there is nothing to ask; fill it with generate(lab, Workload())"
         )
-    servings = [_serve(lab, model, way) for way in WAYS]
-    events = lab.head
-    staleness = {served.as_: events - served.position for served in servings}
-    chance = random.Random(seed)
-    probes = _probes(servings, list_by, aggregate, runs, chance)
-    taken = _times(probes, runs, warmup, chance)
-    by = ["served_as", "question"]
-    millis = pl.col("nanoseconds") / 1e6
-    return taken.group_by(by, maintain_order=True).agg(
+    wanted = _wanted(lab, model) if served_as is None else [way for way in SERVED_AS if way in served_as]
+    stored: list[ServedAs] = [way for way in WAYS if way in wanted or (way == "projection" and CACHED in wanted)]
+    servings: dict[str, Served] = {way: _serve(lab, model, way) for way in stored}
+    declared_in = lab.as_of(position=lab.head).servings
+    declared = declared_in.find(model)
+    chance, events = random.Random(seed), lab.head
+    known: dict[str, dict[str, float]] = defaultdict(dict)
+    costs = costs and not declared_in.log.database.read_only
+    with _copied(lab, is_needed=costs or BY_HAND in wanted) as copy:
+        if BY_HAND in wanted:
+            servings[BY_HAND] = copy.serve(order_summary_by_hand())
+        staleness = {way: events - served.position for way, served in servings.items()}
+        probes = _probes(lab, declared, servings, wanted, questions, list_by, aggregate, runs, chance)
+        taken = _times(probes, runs, warmup, chance)
+        if costs:
+            known |= _costs(copy, declared, [way for way in servings if way in wanted], chance)
+    staleness[CACHED], known[CACHED] = staleness.get("projection", 0), known["projection"]
+    frame = taken.group_by("served_as", "question", maintain_order=True).agg(
         pl.lit(events, pl.Int64).alias("events"),
         pl.len().cast(pl.Int64).alias("runs"),
-        *(millis.quantile(p / 100, interpolation="linear").alias(f"p{p}_ms") for p in (50, 95, 99)),
+        *_percentiles(runs),
         pl.col("served_as").replace_strict(staleness, return_dtype=pl.Int64).first().alias("staleness_events"),
     )
+    return frame.with_columns(
+        pl.Series(cost, [known[way].get(cost) for way in frame["served_as"]], dtype=kind)
+        for cost, kind in zip(COSTS, [pl.Float64] * 3 + [pl.Int64], strict=True)
+    )
+
+
+def compare_sizes(orders: Iterable[int] = (300, 3_000, 30_000), **more: Any) -> pl.DataFrame:
+    """Time the shop's order_summary at several sizes of the history, each in a lab of its own in memory.
+
+    Args:
+        orders: how many orders each history has; 3.6 events an order.
+        more: as for `compare_latency`.
+
+    Returns:
+        The frames of `compare_latency`, one below the other.
+    """
+    frames = []
+    for number in orders:
+        with open_shop() as lab:
+            generate(lab, Workload(orders=number))
+            frames.append(compare_latency(lab, order_summary, **more))
+    return pl.concat(frames)
+
+
+def order_summary_by_hand() -> Projection:
+    """Return order_summary as handlers in Python make it, one event at a time; without the customer's name and email.
+
+    A handler finds rows by key alone, and a customer's orders have another one.
+    """
+    kinds = {"order_id": str, "customer_id": str, "status": str, "total": Decimal, "paid": Decimal, "item_count": int}
+    kinds |= {"version": int, "created_at": datetime, "updated_at": datetime}
+    made = Projection("order_summary_by_hand", key="order_id", columns=kinds)
+    stages = ["PENDING", "PAID", "SHIPPED", "DELIVERED", "CANCELLED"]
+    reached = {"OrderPaid": 1, "OrderShipped": 2, "OrderDelivered": 3, "OrderCancelled": 4}
+
+    def handle(recorded: Recorded, rows: HandledRows) -> None:
+        event: Any = recorded.event
+        at = recorded.occurred_at
+        row = rows.get(event.order_id) or {
+            "order_id": event.order_id, "status": "PENDING", "paid": Decimal(0), "item_count": 0, "updated_at": at
+        }  # fmt: skip
+        stage = max(stages.index(row["status"]), reached.get(recorded.type, 0))
+        row |= {"status": stages[stage], "version": recorded.version, "updated_at": max(row["updated_at"], at)}
+        if recorded.type == "OrderPlaced":
+            row |= {"customer_id": event.customer_id, "created_at": at}
+        if getattr(event, "total", None) is not None:
+            row["total"] = event.total
+        row["item_count"] += sum(line.quantity for line in getattr(event, "lines", ()))
+        row["item_count"] -= sum(line.quantity for line in getattr(event, "removed", ()))
+        amount = getattr(event, "amount", None) or 0
+        row["paid"] += -amount if recorded.type == "OrderRefunded" else amount
+        rows.put(**row)
+
+    for event in orders.events:
+        made.on(event)(handle)
+    return made
+
+
+# -- the questions -----------------------------------------------------------------------------------------------------
+
+
+def _wanted(lab: Lab, model: ReadModel | str) -> list[str]:
+    """What can be compared without being asked to."""
+    by_hand = model in (order_summary, order_summary.name) and _takes_orders(lab) and lab.head <= MOST_BY_HAND
+    by_hand = by_hand and not lab.as_of(position=lab.head).servings.log.database.read_only
+    return [way for way in SERVED_AS if way != BY_HAND or by_hand]
+
+
+def _takes_orders(lab: Lab) -> bool:
+    return any(PlaceOrder in decider.commands for decider in lab.domain.deciders)
 
 
 def _serve(lab: Lab, model: ReadModel | str, way: ServedAs) -> Served:
@@ -109,10 +232,19 @@ def _serve(lab: Lab, model: ReadModel | str, way: ServedAs) -> Served:
 
 
 def _probes(
-    servings: Sequence[Served], list_by: str | None, aggregate: str | None, runs: int, chance: random.Random
+    lab: Lab,
+    model: ReadModel,
+    servings: dict[str, Served],
+    wanted: Sequence[str],
+    questions: Sequence[str],
+    list_by: str | None,
+    aggregate: str | None,
+    runs: int,
+    chance: random.Random,
 ) -> list[Probe]:
-    model = servings[0].model
-    columns = servings[0].sql(f"SELECT * FROM {quote(model.name)} LIMIT 0").columns
+    # The serving that is furthest behind: what it knows, the others know, too.
+    oldest = min((served for way, served in servings.items() if way != BY_HAND), key=lambda served: served.position)
+    columns = oldest.sql(f"SELECT * FROM {quote(model.name)} LIMIT 0").columns
     if list_by is None:
         others = [name for name in columns if name.lower() not in {key.lower() for key in model.keys}]
         list_by = LIST_BY.get(model.name, others[0] if others else None)
@@ -121,22 +253,56 @@ def _probes(
     if aggregate is None:
         group = f" GROUP BY {quote(list_by)}" if list_by else ""
         aggregate = AGGREGATES.get(model.name, f"SELECT count(*) FROM {quote(model.name)}{group}")
-    # The serving that is furthest behind: what it knows, the others know, too.
-    rows = _draw_rows(min(servings, key=lambda served: served.position), list_by, runs, chance)
+    order = ", ".join([*([f"{quote(list_by)} DESC NULLS LAST"] if list_by else []), *map(quote, model.keys)])
+    top_ten = TOP_TEN.get(model.name, f"SELECT * FROM {quote(model.name)} ORDER BY {order} LIMIT 10")
+    rows = _draw_rows(oldest, list_by, runs, chance)
+    moments = [chance.randint((lab.head + 1) // 2, lab.head) for _ in range(runs)]
+    keys = [row[: len(model.keys)] for row in rows]
+    keeps_history = any(kind == "history" for _, kind in lab.as_of(position=lab.head).servings.checkpoints)
 
-    def point(served: Served, run: int) -> object:
-        return served.get(*rows[run][: len(model.keys)])
+    def sql(served: Any, question: str) -> Rows:
+        rows: Rows = served.sql(question.replace(model.name, served.model.name))  # row by row has another name
+        return rows
 
-    def listed(served: Served, run: int) -> object:
-        return served.where(**{str(list_by): rows[run][-1]}).fetchall()
+    def as_of(served: Any, run: int) -> object:
+        # What had occurred by a moment, though that is all, is not looked up in a kept history.
+        occurred = _EVER if served.as_ == "view" else None
+        return lab.as_of(position=moments[run], occurred=occurred).get(model, *keys[run])
 
-    def aggregated(served: Served, run: int) -> object:
-        return served.sql(str(aggregate)).fetchall()
+    asks: dict[str, Ask] = {
+        "point": lambda served, run: served.get(*keys[run]),
+        "list": lambda served, run: served.where(**{str(list_by): rows[run][-1]}),
+        "aggregate": lambda served, run: sql(served, aggregate),
+        "top ten": lambda served, run: sql(served, top_ten),
+        "as of": as_of,
+    }
+    bus = _cached_bus(oldest, model, asks)
 
-    asks = dict(zip(QUESTIONS, (point, listed, aggregated), strict=True))
-    if list_by is None:
-        del asks["list"]
-    return [Probe(served.as_, question, partial(ask, served)) for served in servings for question, ask in asks.items()]
+    def ask(way: str, question: str, run: int) -> object:
+        answer = bus(question, run) if way == CACHED else asks[question](servings[way], run)
+        return answer.fetchall() if isinstance(answer, Rows) else answer
+
+    def can(way: str, question: str) -> bool:
+        if question == "as of":
+            return way == "view" or (way == "projection" and keeps_history)
+        return (question != "list" or list_by is not None) and (way != CACHED or question in ("point", "list"))
+
+    return [Probe(way, q, partial(ask, way, q)) for way in wanted for q in asks if q in questions and can(way, q)]
+
+
+def _cached_bus(served: Served, declared: ReadModel, asks: dict[str, Ask]) -> Callable[[str, int], object]:
+    """Return what asks the projection through a cache of its own."""
+
+    class Asked(Query):
+        model: ClassVar[Any] = declared
+        question: str
+        run: int
+
+        def answer(self, read: Any) -> Any:
+            return asks[self.question](read, self.run)
+
+    bus = QueryBus(served._side, [Asked], cache_seconds=86_400)
+    return lambda question, run: bus.ask(Asked(question=question, run=run), served_as="projection")
 
 
 def _draw_rows(served: Served, list_by: str | None, n: int, chance: random.Random) -> list[tuple[Any, ...]]:
@@ -166,6 +332,8 @@ def _times(probes: Sequence[Probe], runs: int, warmup: int, chance: random.Rando
     plan = [(probe, run) for run in range(runs) for probe in range(len(probes))]
     chance.shuffle(plan)
     before = [(probe, run % runs) for run in range(warmup) for probe in range(len(probes))]
+    # A cache is to have seen every question.
+    before += [(n, run) for n, probe in enumerate(probes) if probe.served_as == CACHED for run in range(runs)]
     taken = []
     # Quick comparisons stay without a bar.
     for number, (probe, run) in enumerate(tqdm([*before, *plan], unit=" questions", delay=2, leave=False)):
@@ -173,11 +341,89 @@ def _times(probes: Sequence[Probe], runs: int, warmup: int, chance: random.Rando
         probes[probe].ask(run)
         end = perf_counter_ns()
         if number >= len(before):
-            taken.append((probe, run, end - start))
-    frame = pl.DataFrame(taken, schema={"probe": pl.Int64, "run": pl.Int64, "nanoseconds": pl.Int64}, orient="row")
-    names = pl.DataFrame(
-        [(number, probe.served_as, probe.question) for number, probe in enumerate(probes)],
-        schema={"probe": pl.Int64, "served_as": pl.String, "question": pl.String},
-        orient="row",
-    )
-    return names.join(frame, on="probe").sort("probe", "run").drop("probe")
+            taken.append((probe, probes[probe].served_as, probes[probe].question, run, end - start))
+    names = ["probe", "served_as", "question", "run", "nanoseconds"]
+    return pl.DataFrame(taken, schema=names, orient="row").sort("probe", "run").drop("probe")
+
+
+def _percentiles(runs: int) -> Iterator[pl.Expr]:
+    millis = pl.col("nanoseconds").sort() / 1e6
+    yield millis.quantile(0.5, interpolation="linear").alias("p50_ms")
+    # How many of n runs are below the true median is binomial, whatever the latencies are like: n/2 ± 0.98 √n.
+    low = max(0, floor((runs - 1.96 * sqrt(runs)) / 2) - 1)
+    high = min(runs - 1, ceil((runs + 1.96 * sqrt(runs)) / 2))
+    yield millis.get(low).alias("p50_low_ms")
+    yield millis.get(high).alias("p50_high_ms")
+    for p in (95, 99):
+        yield millis.quantile(p / 100, interpolation="linear").alias(f"p{p}_ms")
+
+
+# -- the costs ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _copied(lab: Lab, *, is_needed: bool) -> Iterator[Lab]:
+    """A copy of the store on disk, whose commands are as durable as any and change nothing of the lab."""
+    if not is_needed:
+        yield lab
+        return
+    with TemporaryDirectory(prefix="cqrs_lab_") as folder:
+        path = Path(folder) / "copy.duckdb"
+        lab.backup(path)
+        with Lab(path, domain=lab.domain) as copy:
+            yield copy
+
+
+def _costs(copy: Lab, model: ReadModel, ways: Sequence[str], chance: random.Random) -> dict[str, dict[str, float]]:
+    """Return, for each way, what COSTS are in a copy of the store that nobody else uses."""
+    found: dict[str, dict[str, float]] = {way: {"bytes": 0} for way in ways}
+    moves: dict[str, Callable[[], object]] = {}
+    database = copy.as_of(position=copy.head).servings.log.database
+    for way in ways:
+        if way != "view":
+            served = copy.serve(order_summary_by_hand()) if way == BY_HAND else copy.serve(model, as_=way)  # type: ignore[arg-type]
+            moves[way] = served.refresh if way == "materialized" else served.catch_up
+            database.checkpoint()
+            table = literal(f"{served.as_}.{served.model.name}")
+            found[way]["bytes"] = database.execute(
+                "SELECT (SELECT count(DISTINCT block_id) FROM pragma_storage_info("
+                f"{table}) WHERE block_id >= 0) * (SELECT block_size FROM pragma_database_size())"
+            )[0][0]
+    if not _takes_orders(copy):
+        return found
+    numbers, line = count(), OrderLine(product_id="p", quantity=1, unit_price=Decimal(1))
+
+    def place(orders: int = 1) -> None:
+        id = f"measured-{copy.head}-"
+        copy.send_many(
+            [PlaceOrder(order_id=f"{id}{next(numbers)}", customer_id="measured", lines=(line,)) for _ in range(orders)]
+        )
+
+    taken: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for _ in range(_WRITES):
+        for size in (1, _BATCH):
+            for move in moves.values():
+                move()
+            taken["alone", size].append(timed_ms(partial(place, size)))
+            for way in chance.sample(list(moves), len(moves)):
+                taken[way, size].append(timed_ms(moves[way]))
+        if "projection" in ways:
+            copy.serve(model, mode="inline")
+            taken["inline", 1].append(timed_ms(place))
+            copy.serve(model, mode="manual")
+    medians = {what: median(times) for what, times in taken.items()}
+    for way in ways:
+        batch, one = (medians.get((way, size), 0.0) for size in (_BATCH, 1))
+        found[way] |= {
+            "write_ms": medians["inline" if way == "projection" else "alone", 1],
+            "refresh_ms": one,
+            "event_ms": 0.0 if way == "materialized" else max(0.0, batch - one) / (_BATCH - 1),
+        }
+    return found
+
+
+def timed_ms(call: Callable[[], object]) -> float:
+    """Return how many milliseconds a call takes."""
+    start = perf_counter_ns()
+    call()
+    return (perf_counter_ns() - start) / 1e6

@@ -1,0 +1,249 @@
+"""Advice follows from what was measured: lines between sizes, crossings, costs of a load, a recommendation."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cqrs_lab.errors import InvalidTable, QueryError
+from cqrs_lab.workbench import (
+    advice_widget,
+    advise,
+    cheapest,
+    check_claims,
+    compare_sizes,
+    crossover_over_batches,
+    crossover_over_history,
+    crossover_over_reads,
+    load_costs,
+)
+from cqrs_lab.workbench.advice import interpolate
+from cqrs_lab.workbench.crossovers import crossover, wins
+from cqrs_lab.workbench.plots import crossover_chart, crossover_map, show
+
+SIZES = (1_000, 10_000, 100_000)
+positive = st.floats(0.01, 1e6)
+series = st.dictionaries(st.integers(1, 10**9).map(float), positive, min_size=1, max_size=6).map(lambda d: [*d.items()])
+
+
+def measured(**ways: tuple[list[float], float, float]) -> pl.DataFrame:
+    """Return a frame as compare_sizes does: for each serving p50_ms at SIZES, write_ms and refresh_ms."""
+    rows = [
+        {"served_as": way.replace("_", " "), "question": "point", "events": size, "p50_ms": read, "p95_ms": 2 * read}
+        | {"write_ms": write, "refresh_ms": refresh, "event_ms": 0.0, "bytes": 0, "staleness_events": 0}
+        for way, (reads, write, refresh) in ways.items()
+        for size, read in zip(SIZES, reads, strict=True)
+    ]
+    return pl.DataFrame(rows)
+
+
+FRAME = measured(
+    view=([1.0, 10.0, 100.0], 2.0, 0.0),
+    materialized=([1.0, 1.0, 1.0], 2.0, 50.0),
+    projection=([1.0, 1.0, 1.0], 22.0, 20.0),
+)
+
+
+# -- between and beyond what was measured --------------------------------------------------------------------------
+
+
+@given(points=series, x=st.floats(0.5, 1e10))
+def test_a_value_lies_between_its_neighbours(points, x):
+    """At a measured x it is what was measured, in between it is in between, beyond it never falls as x grows."""
+    found, is_beyond = interpolate(points, x)
+    known = dict(points)
+    for at, value in points:
+        assert interpolate(points, at) == (pytest.approx(value), False)
+    if len(points) > 1:
+        low, high = min(known), max(known)
+        assert is_beyond == (not low <= x <= high)
+        if not is_beyond:
+            pairs = [(a, b) for a, b in pairwise(sorted(known)) if a <= x <= b]
+            values = [known[at] for pair in pairs for at in pair]
+            assert min(values) * 0.999 <= found <= max(values) * 1.001
+        elif x > high:
+            assert found >= known[high] * 0.999
+        else:
+            assert found <= known[low] * 1.001
+
+
+def test_lines_are_those_of_logarithms():
+    """Ten times the events and ten times the cost make a line that goes on; one point stands for all."""
+    points = [(10.0, 1.0), (1000.0, 100.0)]
+    assert interpolate(points, 100) == (pytest.approx(10), False)
+    assert interpolate(points, 10_000) == (pytest.approx(1000), True)
+    assert interpolate([(10.0, 5.0)], 99) == (5.0, True)
+    assert interpolate([(10.0, 0.0), (1000.0, 0.0)], 99) == (0.0, False)
+    with pytest.raises(QueryError, match="nothing to interpolate"):
+        interpolate([], 1)
+
+
+@given(one=series, other=series)
+def test_crossings_are_where_the_costs_are_equal(one, other):
+    """Between the ends of a stretch where one wins both cost the same, and inside of it that one costs less."""
+    shared = sorted(dict(one).keys() & dict(other).keys())
+    for start, end in wins(one, other):
+        a, b = [(x, dict(one)[x]) for x in shared], [(x, dict(other)[x]) for x in shared]
+        for edge in (start, end):
+            if edge is not None and edge != shared[0]:
+                assert interpolate(a, edge)[0] == pytest.approx(interpolate(b, edge)[0], rel=1e-6)
+        inside = [x for x in shared if start < x and (end is None or x < end)]
+        assert all(dict(other)[x] < dict(one)[x] for x in inside)
+
+
+@given(points=series)
+def test_nobody_beats_himself(points):
+    """The same costs are never cheaper; half of them are everywhere."""
+    assert wins(points, points) == []
+    assert wins(points, [(x, y / 2) for x, y in points]) == [(min(x for x, _ in points), None)]
+
+
+def test_crossovers_say_where_each_serving_wins():
+    """A serving that wins from somewhere on, in between, never or everywhere is told so, with numbers."""
+    rows = {
+        "view": [1, 10, 100], "materialized": [10, 10, 10], "projection": [0.5, 20, 200], "row by row": [999, 999, 999],
+        "cached projection": [0.1, 0.1, 0.1],
+    }  # fmt: skip
+    frame = pl.DataFrame(
+        [(x, way, float(ms)) for way, values in rows.items() for x, ms in zip((1, 10, 100), values, strict=True)],
+        schema=["size", "served_as", "ms"],
+        orient="row",
+    )
+    found = crossover(frame, "What")
+    where = {row["wins"]: (row["at"], row["until"]) for row in found.crossings.to_dicts()}
+    assert where["materialized"] == (pytest.approx(10), None)
+    assert where["projection"] == (1, pytest.approx(10**0.5))
+    assert where["row by row"] == (None, None)
+    assert where["cached projection"] == (1, None)
+    assert "materialized from 10 on; projection from 1 to 3.2; cached projection from 1 on; row by row never" in str(
+        found
+    )
+    assert "wins" not in found.sentence
+    only = frame.filter(pl.col("served_as").is_in(["view", "materialized"]))
+    assert crossover(only, "What").sentence.endswith("The view wins below 10.")
+    never = frame.filter(pl.col("served_as").is_in(["view", "row by row"]))
+    assert crossover(never, "What").sentence.endswith("The view wins throughout.")
+    with pytest.raises(InvalidTable, match="no rows of 'projection'"):
+        crossover(only, "What", base="projection")
+    assert show(crossover_chart(found)).png.startswith(b"\x89PNG")
+
+
+def test_history_and_reads_cross_where_the_sums_say():
+    """A refresh of 50 ms shared by 10 reads makes 6 ms a read: a view of n/1000 ms loses from 6,000 events on."""
+    over = crossover_over_history(FRAME, reads_per_refresh=10)
+    where = dict(over.crossings.select("wins", "at").iter_rows())
+    assert where == {"materialized": pytest.approx(6_000, rel=0.01), "projection": pytest.approx(3_000, rel=0.01)}
+    assert "The view wins below 3,000" in over.sentence
+    # At 10,000 events a read saves 9 ms, so that 50/9 reads pay for a refresh.
+    where = dict(crossover_over_reads(FRAME, events=10_000).crossings.select("wins", "at").iter_rows())
+    assert where == {"materialized": pytest.approx(50 / 9, rel=0.05), "projection": pytest.approx(20 / 9, rel=0.05)}
+    found = cheapest(FRAME)
+    assert found.filter(events=1_000)["served_as"].unique().to_list() == ["view"]
+    best = found.filter(events=10_000).sort("reads_per_refresh")["served_as"].to_list()
+    assert (best[0], best[-1]) == ("view", "projection")
+    assert show(crossover_map(found)).png.startswith(b"\x89PNG")
+    with pytest.raises(QueryError, match="nobody measured the question 'list'"):
+        crossover_over_history(FRAME, "list")
+
+
+def test_batches_are_measured():
+    """Folding a batch and a refresh are timed for each share of the history."""
+    found = crossover_over_batches(orders=20, shares=(0.1, 1.0), runs=1)
+    assert found.frame["batch_per_history"].to_list() == [0.1, 0.1, 1.0, 1.0]
+    assert (found.frame["ms"] > 0).all()
+    assert set(found.crossings["loses"]) == {"projection"}
+
+
+# -- what a load costs ---------------------------------------------------------------------------------------------
+
+
+def test_costs_are_sums_of_what_was_measured():
+    """Reads, writes and refreshes are multiplied by their price; staleness makes refreshes seldom."""
+    load = {"reads": 10, "writes": 4, "events": 10_000}
+    at_once = {row["served_as"]: row for row in load_costs(FRAME, **load).to_dicts()}
+    assert at_once["view"]["ms"] == pytest.approx(10 * 10 + 4 * 2)
+    assert at_once["materialized"]["ms"] == pytest.approx(10 * 1 + 4 * 2 + 4 * 50)
+    assert at_once["projection"]["ms"] == pytest.approx(10 * 1 + 4 * 22)
+    later = {row["served_as"]: row for row in load_costs(FRAME, **load, staleness=2).to_dicts()}
+    assert later["view"]["ms"] == at_once["view"]["ms"]
+    assert later["materialized"]["ms"] == pytest.approx(10 * 1 + 4 * 2 + 0.5 * 50)
+    assert later["projection"]["ms"] == pytest.approx(10 * 1 + 4 * 2 + 0.5 * 20)
+    # Less than a refresh takes is as good as none.
+    assert load_costs(FRAME, **load, staleness=0.01)["ms"].to_list() == load_costs(FRAME, **load)["ms"].to_list()
+    seldom = load_costs(FRAME, reads=10, writes=0.001, events=10_000, staleness=2)
+    assert seldom["refreshes"].to_list() == [0.0, 0.001, 0.001]
+
+
+@given(reads=st.floats(0, 1e5), writes=st.floats(0, 1e4), events=st.integers(1, 10**9), staleness=st.floats(0, 1e5))
+def test_more_work_never_costs_less(reads, writes, events, staleness):
+    """More reads and more writes never cost less, more patience never more; one of the servings is recommended."""
+    load = {"reads": reads, "writes": writes, "events": events, "staleness": staleness}
+    costs = load_costs(FRAME, **load)["ms"]
+    assert (load_costs(FRAME, **load | {"reads": reads + 1})["ms"] >= costs).all()
+    assert (load_costs(FRAME, **load | {"writes": writes + 1})["ms"] >= costs).all()
+    assert (load_costs(FRAME, **load | {"staleness": staleness + 1})["ms"] <= costs + 1e-6).all()
+    found = advise(FRAME, **load)
+    assert found.served_as in set(FRAME["served_as"])
+    assert found.runner_up != found.served_as
+    assert found.needs_cqrs or found.served_as == "view"
+    assert ("do not need CQRS" in found.sentence) == (not found.needs_cqrs)
+
+
+def test_the_advice_fits_the_load():
+    """Few reads of a small history need no CQRS; many of a large one do, and patience decides which way to serve."""
+    calm = advise(FRAME, reads=5, writes=0.1, events=1_000)
+    assert (calm.needs_cqrs, calm.served_as) == (False, "view")
+    assert calm.sentence.startswith("You do not need CQRS: a plain view answers in 1 ms")
+    busy = advise(FRAME, reads=300, writes=10, events=100_000)
+    assert (busy.needs_cqrs, busy.served_as, busy.runner_up) == (True, "projection", "materialized")
+    assert busy.margin == pytest.approx((300 + 20 + 500) / (300 + 220))
+    assert "1.6 times as much" in busy.sentence
+    # A refresh a minute is hardly anything: then the simpler one.
+    patient = advise(FRAME, reads=300, writes=10, events=100_000, staleness=60)
+    assert patient.served_as == "materialized"
+    assert "as good as equal" in patient.sentence
+    assert "None of them fits on one core" in advise(FRAME, reads=5_000, writes=10, events=100_000).sentence
+    assert "extrapolated" in advise(FRAME, reads=300, writes=1, events=10**7).sentence
+    slow = advise(FRAME, reads=0.01, writes=0.01, events=1_000_000)
+    assert slow.needs_cqrs  # hardly any work, but an answer takes a second
+
+
+def test_what_makes_no_sense_is_refused():
+    """Numbers below 0, and a frame without costs, are refused."""
+    for wrong in ({"reads": -1}, {"writes": -1}, {"staleness": -1}, {"events": 0}):
+        with pytest.raises(QueryError, match="not below 0"):
+            load_costs(FRAME, **{"reads": 1, "writes": 1, "events": 1} | wrong)
+    bare = FRAME.with_columns(refresh_ms=pl.lit(None, pl.Float64))
+    with pytest.raises(InvalidTable, match="costs=True"):
+        advise(bare, reads=1, writes=1, events=1)
+
+
+def test_the_widget_shows_the_advice():
+    """It starts with an advice, follows its fields, says what is wrong, and shows people who only read the same."""
+    widget = advice_widget(FRAME)
+    assert {name: one.description for name, one in widget.fields.items()} == {
+        "reads": "reads a second", "writes": "writes a second", "events": "events in the log",
+        "staleness": "seconds it may be old", "question": "question",
+    }  # fmt: skip
+    widget.fields["events"].value = 1_000
+    assert "You do not need CQRS" in widget.page.value
+    widget.fields["events"].value = 100_000
+    widget.fields["reads"].value = 300
+    assert "Take a" in widget.page.value
+    assert widget._repr_mimebundle_()["text/html"] == widget.page.value
+    widget._frame = FRAME.drop("refresh_ms")
+    widget.fields["reads"].value = 301
+    assert 'role="alert"' in widget.page.value
+
+
+def test_the_claims_are_held_against_measurements():
+    """Every claim has a number of the article, one of this machine, a verdict and a reason."""
+    claims = check_claims(compare_sizes((100, 300), runs=3))
+    assert claims.columns == ["claim", "article", "here", "agrees", "why"]
+    assert len(claims) == 6
+    assert set(claims["agrees"]) <= {"yes", "partly", "no"}
+    assert claims["here"].str.contains(r"\d").all()
