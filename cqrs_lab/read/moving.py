@@ -8,7 +8,7 @@ have changed; they make these anew when they move themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
@@ -126,7 +126,7 @@ class Stored:
         fold = self._side.expanded(way.stored(), start, end)
         with self.moving_to(end):
             if self._make("_new", fold):
-                there = self._find("_new")
+                there = self._find("_new", [*self.model.keys, *(state.column for state in way.states)])
                 self._store(way.rows("_before", "SELECT * FROM _new"), there)
             self._is_told = True
 
@@ -136,7 +136,7 @@ class Stored:
         with self.moving_to(end):
             count = self._make("_new", fold)
             if count:
-                there = self._find("_new", {key: way.kept[key] for key in way.base.model.keys})
+                there = self._find("_new", way.kept.values(), {key: way.kept[key] for key in way.base.model.keys})
                 moved, read = way.moved("_before", "SELECT * FROM _new"), self.reader(end)
                 if count <= _FEW:  # a statement less, which is more than what it would save
                     self._store(
@@ -146,7 +146,7 @@ class Stored:
                     self._make("_base", moved)
                     self._store(way.looked_up("_base", read), there)
             if self._run(f"SELECT count(*) FROM {self.dirty}")[0][0]:  # what is looked up has changed
-                there = self._find(self.dirty)
+                there = self._find(self.dirty, way.kept.values())
                 self._make("_base", way.base_rows("_before"))
                 self._store(way.looked_up("_base", self.reader(end)), there)
                 self._run(f"DELETE FROM {self.dirty}")
@@ -159,7 +159,7 @@ class Stored:
             for number, use in enumerate(way.uses):
                 if self._side.is_events(use.name):
                     self._note(way.keys_of(number, self._side.window(start, end, self.model)(use.name), read))
-            there = self._find(self.dirty)
+            there = self._find(self.dirty, self.model.keys)
             self._store(way.rows_of(self.dirty, read), there, in_place=False)
             self._run(f"DELETE FROM {self.dirty}")
             self._is_told = True
@@ -171,20 +171,23 @@ class Stored:
         """
         return int(self._run(f"CREATE OR REPLACE TEMP TABLE {name} AS {select}")[0][0])
 
-    def _find(self, rows: str, kept: dict[str, str] | None = None) -> int:
+    def _find(self, rows: str, columns: Iterable[str], kept: dict[str, str] | None = None) -> int:
         """Put the stored rows that have the keys of some rows into `_before`, with their place, `_row`; say how many.
 
         They are looked for once: whatever comes after finds them by their place (UPDATE of 1,000: 3 ms, by key 17).
 
         Args:
+            columns: what is needed of them; all there are when somebody is to be told of the change.
             kept: key of `rows` -> the column that keeps it here; the read model's own keys when None.
         """
         keys = kept or {key: key for key in self.model.keys}
         same = " AND ".join(f"old.{quote(column)} = new.{quote(key)}" for key, column in keys.items())
         sought = f"(SELECT DISTINCT {', '.join(map(quote, keys))} FROM {rows})"
+        told = self._side.built_on(self.model) or self._side.caches.needs(self._place)
+        wanted = "old.*" if told else ", ".join(f"old.{quote(column)}" for column in columns)
         return self._make(
             "_before",
-            f"SELECT old.*, old.rowid AS _row FROM {self.table} AS old SEMI JOIN {sought} AS new ON {same} "
+            f"SELECT {wanted}, old.rowid AS _row FROM {self.table} AS old SEMI JOIN {sought} AS new ON {same} "
             f"WHERE {self._near(rows, keys)}",
         )
 
