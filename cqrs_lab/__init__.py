@@ -1,6 +1,7 @@
 """CQRS and event sourcing on DuckDB, to explore, to teach and to analyse with."""
 
-from cqrs_lab.app import Domain, Lab, open_shop
+from cqrs_lab.app import Lab, open_shop
+from cqrs_lab.domain import Domain
 from cqrs_lab.messages import Command, Event, Personal, Query, Value
 from cqrs_lab.read.models import ReadModel
 from cqrs_lab.read.projections import Projection

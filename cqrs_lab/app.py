@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -17,6 +16,7 @@ from uuid import UUID, uuid4
 import pyarrow as pa
 
 from cqrs_lab.database import MEMORY, Database
+from cqrs_lab.domain import Domain
 from cqrs_lab.errors import DeclarationError
 from cqrs_lab.fork import Drop, Edit, Injected, change_log, copy_log
 from cqrs_lab.log import APPEND, Log
@@ -24,7 +24,6 @@ from cqrs_lab.messages import Command, Event, Query
 from cqrs_lab.read.history import history
 from cqrs_lab.read.models import ReadModel
 from cqrs_lab.read.moving import ServedAs
-from cqrs_lab.read.projections import Projection
 from cqrs_lab.read.query_bus import QueryBus, QueryMiddleware
 from cqrs_lab.read.serving import Served
 from cqrs_lab.read.servings import Servings
@@ -42,33 +41,6 @@ from cqrs_lab.write.sagas import Process, Saga
 
 if TYPE_CHECKING:
     from cqrs_lab.shop import PaymentGateway
-
-
-@dataclass(frozen=True)
-class Domain:
-    """What a lab is about.
-
-    Args:
-        deciders: the write side, one for each category of streams.
-        read_models: the read side; a model that reads another one comes after it.
-        projections: read models whose rows handlers in Python make.
-        queries: the questions that can be asked.
-        services: the world outside that commands can reach.
-        sagas: processes over several streams; each is set to work by `Lab.follow`.
-        policy: (command, who sends it) -> None when that is allowed, else the reason why not.
-        middleware: what else happens around every command (see `cqrs_lab.write.middleware`), outermost first.
-        query_middleware: what else happens around every query (see `cqrs_lab.read.query_bus`), outermost first.
-    """
-
-    deciders: Sequence[Decider] = ()
-    read_models: Sequence[ReadModel] = ()
-    projections: Sequence[Projection] = ()
-    queries: Sequence[type[Query]] = ()
-    services: Sequence[Service] = ()
-    sagas: Sequence[Saga] = ()
-    policy: Policy | None = None
-    middleware: Sequence[Middleware] = ()
-    query_middleware: Sequence[QueryMiddleware] = ()
 
 
 class Lab:

@@ -22,7 +22,8 @@ from threading import Barrier
 from typing import Any, Protocol
 from uuid import UUID
 
-from cqrs_lab.app import Domain, Lab
+from cqrs_lab.app import Lab
+from cqrs_lab.domain import Domain
 from cqrs_lab.errors import ConcurrencyError, DeclarationError, RuleViolated
 from cqrs_lab.messages import Command, Event, Id, Money, Recorded, Value, utc
 from cqrs_lab.read.models import ReadModel, Source

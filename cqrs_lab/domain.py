@@ -1,0 +1,41 @@
+"""The domain: what a lab is about, declared. Owns no behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cqrs_lab.messages import Query
+from cqrs_lab.read.models import ReadModel
+from cqrs_lab.read.projections import Projection
+from cqrs_lab.read.query_bus import QueryMiddleware
+from cqrs_lab.write.decider import Decider, Service
+from cqrs_lab.write.middleware import Middleware, Policy
+from cqrs_lab.write.sagas import Saga
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What a lab is about.
+
+    Args:
+        deciders: the write side, one for each category of streams.
+        read_models: the read side; a model that reads another one comes after it.
+        projections: read models whose rows handlers in Python make.
+        queries: the questions that can be asked.
+        services: the world outside that commands can reach.
+        sagas: processes over several streams; each is set to work by `Lab.follow`.
+        policy: (command, who sends it) -> None when that is allowed, else the reason why not.
+        middleware: what else happens around every command (see `cqrs_lab.write.middleware`), outermost first.
+        query_middleware: what else happens around every query (see `cqrs_lab.read.query_bus`), outermost first.
+    """
+
+    deciders: Sequence[Decider] = ()
+    read_models: Sequence[ReadModel] = ()
+    projections: Sequence[Projection] = ()
+    queries: Sequence[type[Query]] = ()
+    services: Sequence[Service] = ()
+    sagas: Sequence[Saga] = ()
+    policy: Policy | None = None
+    middleware: Sequence[Middleware] = ()
+    query_middleware: Sequence[QueryMiddleware] = ()
