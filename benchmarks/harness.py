@@ -148,7 +148,8 @@ def show(title: str, parts: Mapping[str, Sequence[Result]], *, as_json: Path | N
         for r in results:
             aim = "" if r.aim is None else f"{r.aim:.3g}x"
             interval = "" if r.low is None else f"{r.low:.3g}..{r.high:.3g}"
-            row = (f"{r.ours:.3g}", f"{r.limit:.3g}", r.unit, f"{r.ratio:.3g}x", interval, aim, r.verdict, r.note)
+            ours, limit = (f"{x:,.0f}" if x >= 1_000 else f"{x:.3g}" for x in (r.ours, r.limit))
+            row = (ours, limit, r.unit, f"{r.ratio:.3g}x", interval, aim, r.verdict, r.note)
             table.add_row(r.name, *row)
     Console(width=180).print(table)
     if as_json is not None:

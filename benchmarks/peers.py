@@ -198,7 +198,7 @@ def together(
     cache: dict[str, str],
 ) -> Result:
     """The same commands from many threads at once, each waiting for its own to be on disk."""
-    each = 400
+    each = 3_200 // clients
     with (
         open_shop(folder / f"send{clients}.duckdb", threads=THREADS) as lab,
         opened(folder / f"cached{clients}.db", **cache) as app,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from benchmarks.harness import Result, seconds, take_turns
+from benchmarks.harness import Median, Result, seconds, take_turns
 from cqrs_lab import Lab, open_shop
 from cqrs_lab.read.serving import Served
 from cqrs_lab.shop import OrderLine, PlaceOrder, customer_value, daily_sales, order_summary
@@ -25,7 +25,7 @@ from cqrs_lab.workbench.workload import Workload, tables
 
 THREADS = 2
 BATCHES, ONES, SPREAD = 12, 40, 5  # batches of 1,000 events and of one, as drawn; of 1,000 spread over all orders
-HELD_BACK = 20_000  # events at the end, appended while it is measured
+HELD_BACK = 22_000  # events at the end, appended while it is measured
 SENDS, RATE = 1_500, 150  # single commands, and how many a second
 
 FOLD = """
@@ -200,7 +200,7 @@ def moving(lab: Lab, by_hand: ByHand, drawn: Drawn) -> Iterator[Result]:
 
     def batches(
         append: Callable[[], None], runs: int, model: Served, hand: Callable[[int], None]
-    ) -> tuple[float, float]:
+    ) -> tuple[Median, Median]:
         ours, theirs = [], []
         for _ in range(runs + 1):
             append()
@@ -208,7 +208,7 @@ def moving(lab: Lab, by_hand: ByHand, drawn: Drawn) -> Iterator[Result]:
             ours.append(seconds(model.catch_up))
             theirs.append(seconds(lambda end=end: hand(end)))  # type: ignore[misc]
             by_hand.position = end
-        return statistics.median(ours[1:]) * 1e3, statistics.median(theirs[1:]) * 1e3  # the first one warms up
+        return Median(ours[1:]) * 1e3, Median(theirs[1:]) * 1e3  # the first one warms up
 
     ours, theirs = batches(lambda: drawn.append(1), ONES, served, by_hand.upsert)
     yield Result("batch of one / bare upsert transaction", ours, theirs, "ms", 2.0, f"into {rows:,} rows")
@@ -218,7 +218,7 @@ def moving(lab: Lab, by_hand: ByHand, drawn: Drawn) -> Iterator[Result]:
     spread = Spread(lab)
     upserted = batches(spread.append, SPREAD, served, by_hand.upsert)
     replaced = batches(spread.append, SPREAD, served, by_hand.replace)
-    ours, theirs = statistics.median([upserted[0], replaced[0]]), min(upserted[1], replaced[1])
+    ours, theirs = Median([*upserted[0].times, *replaced[0].times]), min(upserted[1], replaced[1])
     note = f"upsert {upserted[1]:.0f} ms, DELETE + INSERT {replaced[1]:.0f} ms"
     yield Result("batch of 1,000 spread evenly / best by hand", ours, theirs, "ms", 1.25, note)
     for model, hand in ((daily_sales, by_hand.sales), (customer_value, by_hand.value)):
