@@ -22,8 +22,9 @@ from time import perf_counter
 from typing import Any, Literal, TypedDict
 from uuid import UUID
 
-from cqrs_lab.app import Domain, Lab, open_shop
+from cqrs_lab.app import Lab, open_shop
 from cqrs_lab.database import MEMORY, Database, Row
+from cqrs_lab.domain import Domain
 from cqrs_lab.errors import RuleViolated
 from cqrs_lab.messages import Command, Event, Money
 from cqrs_lab.read.models import ReadModel

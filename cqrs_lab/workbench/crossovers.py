@@ -109,7 +109,8 @@ def crossover_over_history(frame: pl.DataFrame, question: str = "point", reads_p
     """
     of = measured(frame, question)
     each = pl.col("p50_ms") + pl.col("refresh_ms") / reads_per_refresh
-    what = f"A read ({question}) with its share of a refresh for every {reads_per_refresh:g} reads"
+    share = "a whole" if reads_per_refresh == 1 else f"1/{_number(reads_per_refresh)} of a"
+    what = f"A read ({question}) and {share} refresh"
     return crossover(of.select("events", "served_as", ms=each), what)
 
 
@@ -212,7 +213,7 @@ def check_claims(frame: pl.DataFrame | None = None) -> pl.DataFrame:
          f"{more:+.3g} ms with a projection in its transaction, on top of {alone:.2g} ms; none in the background",
          graded(10 <= more <= 30, more > 0), "who moves rows within the command pays; else readers do"),
         ("how much faster reads become", "200 ms become 5 ms: 40 times as fast",
-         f"{best}: {ms('view', best):.2g} ms become {ms(CACHED, best):.2g} ms, {times:.2g} times as fast ({events})",
+         f"{best}: {ms('view', best):.3g} ms become {ms(CACHED, best):.2g}, {_number(times)} times as fast ({events})",
          graded(times >= 40, times >= 10), "the view slows down with the history, a kept answer does not"),
         ("500,000 commands a day", "a load that CQRS was needed for",
          f"5.8 a second keep {busy:.1%} of a thread busy; it can do {86_400_000 / alone:,.0f} a day",

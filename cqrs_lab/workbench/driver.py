@@ -107,7 +107,7 @@ class Driven:
             of = self.frame.filter(kind=kind)
             if len(of):
                 half, most = (of["ms"].quantile(at) or 0.0 for at in (0.5, 0.99))
-                said.append(f"{len(of) / self.seconds:,.0f} {kind}s/s (p50 {half:.2g} ms, p99 {most:.3g} ms)")
+                said.append(f"{len(of) / self.seconds:,.0f} {kind}s/s (p50 {half:.3g} ms, p99 {most:.3g} ms)")
         failed = int((~self.frame["ok"]).sum())
         verdict = "held" if self.is_held else f"NOT held: {failed:,} failed, the last answer after {self.took:.1f} s"
         return (

@@ -25,6 +25,7 @@ SCALE = 2  # pixels for each point, so that the picture is sharp on a dense scre
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 SERVINGS = {"view": ORANGE, "materialized": BLUE, "projection": GREEN}
 SERVINGS |= {"cached projection": "#CC79A7", "row by row": "#E69F00"}
+SHAPES = dict(zip(SERVINGS, ("circle", "square", "triangle-up", "cross", "diamond"), strict=True))
 QUESTIONS = {"point": "one row by key", "list": "rows by a value", "aggregate": "a GROUP BY over all"}
 QUESTIONS |= {"top ten": "the ten largest", "as of": "one row as it was"}
 
@@ -246,7 +247,9 @@ def staleness_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
     width = max(reads["intended_at"]) / 560 or 1.0
     points = reads.with_columns((pl.col("intended_at") / width).round() * width).unique(maintain_order=True)
     worst = reads.group_by(pl.col("intended_at").floor()).agg(pl.max("staleness_events")).sort("intended_at")
-    x, y = alt.X("intended_at:Q", title="seconds"), alt.Y("staleness_events:Q", title="events not seen yet")
+    worst = pl.concat([worst, worst.tail(1).with_columns(pl.col("intended_at") + 1)])  # the end of the last second
+    x = alt.X("intended_at:Q", title="seconds")
+    y = alt.Y("staleness_events:Q", title="events not seen yet", axis=alt.Axis(tickMinStep=1))
     dots = alt.Chart(alt.InlineData(values=points.to_dicts())).mark_circle(size=9, opacity=0.4, color=BLUE)
     line = alt.Chart(alt.InlineData(values=worst.to_dicts())).mark_line(color=ORANGE, interpolate="step-after")
     chart = alt.layer(dots.encode(x=x, y=y), line.encode(x=x, y=y)).properties(width=560, height=220)
@@ -262,7 +265,8 @@ def crossover_chart(found: Crossover) -> alt.TopLevelMixin:
     scale = alt.Scale(domain=there, range=[SERVINGS[way] for way in there])
     color = alt.Color("served_as:N", title=None, scale=scale)
     lines = alt.Chart(found.frame).encode(x=x, y=alt.Y("ms:Q", title="milliseconds", scale=alt.Scale(type="log")))
-    lines = lines.encode(color=color, shape=alt.Shape("served_as:N", title=None, scale=alt.Scale(domain=there)))
+    shapes = alt.Scale(domain=there, range=[SHAPES[way] for way in there])
+    lines = lines.encode(color=color, shape=alt.Shape("served_as:N", title=None, scale=shapes))
     points = lines.mark_point(filled=True, size=60) if len(found.frame) < 60 else lines.mark_point(size=0)
     wins = found.crossings.filter(pl.col("at") > found.frame[found.over].min())
     wins = wins.select(pl.col("at").alias(found.over), pl.col("wins").alias("served_as"))
