@@ -22,6 +22,7 @@ from cqrs_lab.workbench import (
     load_costs,
 )
 from cqrs_lab.workbench.advice import interpolate
+from cqrs_lab.workbench.checks import check_decision
 from cqrs_lab.workbench.crossovers import crossover, wins
 from cqrs_lab.workbench.plots import crossover_chart, crossover_map, show
 
@@ -130,6 +131,8 @@ def test_crossovers_say_where_each_serving_wins():
     with pytest.raises(InvalidTable, match="no rows of 'projection'"):
         crossover(only, "What", base="projection")
     assert show(crossover_chart(found)).png.startswith(b"\x89PNG")
+    scale = crossover_chart(crossover(never, "What")).to_dict()["layer"][0]["encoding"]["shape"]["scale"]
+    assert scale == {"domain": ["view", "row by row"], "range": ["circle", "diamond"]}  # the same in every figure
 
 
 def test_history_and_reads_cross_where_the_sums_say():
@@ -138,6 +141,8 @@ def test_history_and_reads_cross_where_the_sums_say():
     where = dict(over.crossings.select("wins", "at").iter_rows())
     assert where == {"materialized": pytest.approx(6_000, rel=0.01), "projection": pytest.approx(3_000, rel=0.01)}
     assert "The view wins below 3,000" in over.sentence
+    assert over.sentence.startswith("A read (point) and 1/10 of a refresh: ")
+    assert "A read (point) and a whole refresh: " in crossover_over_history(FRAME, reads_per_refresh=1).sentence
     # At 10,000 events a read saves 9 ms, so that 50/9 reads pay for a refresh.
     where = dict(crossover_over_reads(FRAME, events=10_000).crossings.select("wins", "at").iter_rows())
     assert where == {"materialized": pytest.approx(50 / 9, rel=0.05), "projection": pytest.approx(20 / 9, rel=0.05)}
@@ -238,6 +243,22 @@ def test_the_widget_shows_the_advice():
     widget._frame = FRAME.drop("refresh_ms")
     widget.fields["reads"].value = 301
     assert 'role="alert"' in widget.page.value
+
+
+def test_the_check_of_a_decision_says_what_is_missing():
+    """It finds loads of nobody or of a day, servings that are dear or unknown, and advice that stays the same."""
+    load = {"reads": 3, "writes": 0.1, "events": 10_000, "staleness": 0, "question": "point"}
+    assert check_decision(FRAME, load, "view", tipping=10).passed
+    for more, choice, tipping, said in [
+        ({"reads": 0}, "view", 10, "✗ somebody reads"),
+        ({"reads": 86_400}, "view", 10, "86,400 a second are 7,464,960,000 a day"),
+        ({}, "table", 10, "'table' is none of view, materialized, projection"),
+        ({"writes": 3}, "materialized", 10, "times the work of view"),
+        ({}, "view", 3, "with half as many reads and with twice as many the advice is view"),
+    ]:
+        found = check_decision(FRAME, load | more, choice, tipping)
+        assert not found.passed
+        assert said in repr(found)
 
 
 def test_the_claims_are_held_against_measurements():

@@ -161,5 +161,8 @@ def test_a_run_is_drawn(lab):
     driven = drive(lab, seconds=0.5, reads=60, writes=20, progress=False)
     assert repr(show(distribution_chart(driven.frame))) == "<picture: Every single latency>"
     assert repr(show(staleness_chart(driven.frame))) == "<picture: How old the answers were>"
+    drawn = staleness_chart(driven.frame).to_dict()
+    line = drawn["datasets"][drawn["layer"][1]["data"]["name"]]
+    assert [step["intended_at"] for step in line] == [0, 1]  # the line goes on to the end of the last second
     points = distribution_chart(driven.frame).to_dict()["spec"]["layer"][0]
     assert points["mark"]["type"] == "circle"

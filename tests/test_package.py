@@ -15,6 +15,7 @@ import pytest
 
 import cqrs_lab
 from cqrs_lab import errors, shop, workbench
+from cqrs_lab.workbench.checks import check_break_even
 from cqrs_lab.workbench.course import (
     check_cancellations,
     check_first_position,
@@ -144,6 +145,18 @@ def test_the_check_of_first_positions_says_what_is_missing():
         (endless, "a thousand questions, and no end"),
     ]:
         found = check_first_position(wrong)
+        assert not found.passed
+        assert said in repr(found)
+
+
+def test_the_check_of_breaking_even_says_what_is_missing():
+    """It finds a formula without the table's own time, and savings that never come."""
+    for wrong, said in [
+        (lambda view, table, refresh: refresh / view, "break_even(10.0, 2.0, 40.0) is 4.0; it should be 5.0"),
+        (lambda view, table, refresh: refresh / (view - table or 1), "✗ a table as slow as the view never pays"),
+        (lambda view, table, refresh: None, "✗ small numbers are as good"),
+    ]:
+        found = check_break_even(wrong)
         assert not found.passed
         assert said in repr(found)
 
