@@ -130,22 +130,12 @@ class ByHand:
             for sql in more:
                 self.run(sql)
 
-    def sales(self, head: int) -> None:
-        """Move the orders, and make the days anew that they belong to."""
-        days = "(SELECT created_at::DATE FROM merged)"
-        self.replace(
-            head,
-            f"DELETE FROM sales_by_hand WHERE day IN {days}",
-            f"INSERT INTO sales_by_hand {SALES.format(only=f'AND created_at::DATE IN {days}')}",
-        )
-
-    def value(self, head: int) -> None:
-        """Move the orders, and make the customers anew that they belong to."""
-        who = "(SELECT customer_id FROM merged)"
-        self.replace(
-            head,
-            f"DELETE FROM value_by_hand WHERE customer_id IN {who}",
-            f"INSERT INTO value_by_hand {VALUE.format(only=f'AND customer_id IN {who}')}",
+    def built_on_it(self, table: str, select: str, key: str, of: str) -> Callable[[int], None]:
+        """Return what moves the orders, and makes those rows of a table anew that they belong to."""
+        reached = f"(SELECT {of} FROM merged)"
+        gone = f"DELETE FROM {table} WHERE {key} IN {reached}"
+        return lambda head: self.replace(
+            head, gone, f"INSERT INTO {table} {select.format(only=f'AND {of} IN {reached}')}"
         )
 
 
@@ -221,7 +211,9 @@ def moving(lab: Lab, by_hand: ByHand, drawn: Drawn) -> Iterator[Result]:
     ours, theirs = Median([*upserted[0].times, *replaced[0].times]), min(upserted[1], replaced[1])
     note = f"upsert {upserted[1]:.0f} ms, DELETE + INSERT {replaced[1]:.0f} ms"
     yield Result("batch of 1,000 spread evenly / best by hand", ours, theirs, "ms", 1.25, note)
-    for model, hand in ((daily_sales, by_hand.sales), (customer_value, by_hand.value)):
+    sales = by_hand.built_on_it("sales_by_hand", SALES, "day", "created_at::DATE")
+    value = by_hand.built_on_it("value_by_hand", VALUE, "customer_id", "customer_id")
+    for model, hand in ((daily_sales, sales), (customer_value, value)):
         layered = lab.serve(model)
         served.catch_up()
         ours, theirs = batches(lambda: drawn.append(1_000), 3, layered, hand)

@@ -220,6 +220,10 @@ class Database:
         finally:
             cursor.close()
 
+    def columns(self, select: str) -> dict[str, str]:
+        """Return the columns of a SELECT with their types."""
+        return {name: kind for name, kind, *_ in self.execute(f"DESCRIBE {select}")}
+
     def check_select(self, sql: str) -> None:
         """Refuse text that is not exactly one statement that only reads.
 

@@ -98,6 +98,11 @@ class DeadLetters:
         """Return the positions that were set aside, in order."""
         return self._KNOWN[self._log.database][0].get(name, [])
 
+    def without(self, name: str) -> str:
+        """Return the condition, to go on after a WHERE, that leaves out what it has set aside."""
+        dead = self.of(name)
+        return f" AND position NOT IN ({', '.join(map(str, dead))})" if dead else ""
+
     @property
     def names(self) -> list[str]:
         """Whoever has set events aside."""

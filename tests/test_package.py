@@ -15,17 +15,14 @@ import pytest
 
 import cqrs_lab
 from cqrs_lab import errors, shop, workbench
-from cqrs_lab.workbench.checks import check_break_even
-from cqrs_lab.workbench.course import (
+from cqrs_lab.workbench.checks import (
+    check_break_even,
     check_cancellations,
     check_first_position,
     check_own_write,
     check_returns,
-    early_shop,
-    median_ms,
-    repeatable,
-    run_apart,
 )
+from cqrs_lab.workbench.course import early_shop, median_ms, repeatable, run_apart
 
 ROOT = Path(__file__).parent.parent
 

@@ -16,8 +16,8 @@ Columns = Mapping[str, str]
 
 
 def columns_of(database: Database, select: str) -> dict[str, str]:
-    """Return the columns of a SELECT; not those that a projection keeps for itself."""
-    return {name: kind for name, kind, *_ in database.execute(f"DESCRIBE {select}") if not name.startswith("_")}
+    """Return the columns of a SELECT with their types; not those that a projection keeps for itself."""
+    return {name: kind for name, kind in database.columns(select).items() if not name.startswith("_")}
 
 
 def differences(

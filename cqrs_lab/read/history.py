@@ -14,7 +14,7 @@ from contextlib import suppress
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
-from cqrs_lab.database import quote
+from cqrs_lab.database import literal, quote
 from cqrs_lab.read.merge import COMBINE, CannotMerge, Merge
 from cqrs_lab.read.models import Derived, ReadModel
 from cqrs_lab.read.serving import as_stored
@@ -60,7 +60,7 @@ def history(side: Servings, model: ReadModel | str, key: Sequence[Any]) -> Rows:
         events = " UNION ALL ".join(f"SELECT position, type, occurred_at, recorded_at FROM {quote(t)}" for t in tables)
         names = ", ".join(map(quote, columns))
         cases = ", ".join(
-            f"CASE WHEN {quote(c)} IS DISTINCT FROM lag({quote(c)}) OVER _w THEN {_text_of(c)} END" for c in columns
+            f"CASE WHEN {quote(c)} IS DISTINCT FROM lag({quote(c)}) OVER _w THEN {literal(c)} END" for c in columns
         )
         table = side.log.database.arrow(
             f"""WITH _steps AS (
@@ -118,11 +118,6 @@ def running(merge: Merge, folds: str, kinds: dict[str, str]) -> str:
     return merge.finished(f"SELECT {keys}{states}, _at FROM ({folds}) {window}", ", _at")
 
 
-def kinds_of(side: Servings, select: str) -> dict[str, str]:
-    """Return the columns of a SELECT with their types."""
-    return {row[0]: row[1] for row in side.log.database.execute(f"DESCRIBE {select}")}
-
-
 class _Versions:
     """Versions of rows, in temporary tables: their columns, `_from` and `_to`."""
 
@@ -157,7 +152,7 @@ class _Versions:
     def _merged(self, merge: Merge, known: Known) -> str:
         model = merge.model
         folds = by_event(merge).expanded(self._side.models, self._window)
-        kinds = kinds_of(self._side, folds)
+        kinds = self._side.log.database.columns(folds)
         keys = {key.lower() for key in model.keys}
         # In each event's own fold the key is known, all else only in the rows.
         inside, params = _among({c: v for c, v in known.items() if c.lower() in keys})
@@ -302,7 +297,3 @@ def _among(known: Known, after: int = 0) -> tuple[str, list[Any]]:
         parts.append(f"{quote(column)} IN ({marks})" if values else "false")
         params += values
     return " AND ".join(parts) or "true", params
-
-
-def _text_of(name: str) -> str:
-    return "'" + name.replace("'", "''") + "'"

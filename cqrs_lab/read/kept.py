@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from cqrs_lab.database import quote
 from cqrs_lab.errors import NotServed, QueryFailed
-from cqrs_lab.read.history import EVER, by_event, kinds_of, running
+from cqrs_lab.read.history import EVER, by_event, running
 from cqrs_lab.read.merge import CannotMerge, Merge
 from cqrs_lab.read.models import ReadModel
 from cqrs_lab.read.moving import SERVINGS
@@ -100,7 +100,7 @@ class Kept:
             return f"SELECT {columns} {there}"
         fold = self._merge.stored().expanded(self._side.models, self._side.window(at, position))
         base = f"SELECT {self._every} {there}"
-        kinds = kinds_of(self._side, f"SELECT * FROM {self._table} LIMIT 0")
+        kinds = self._side.log.database.columns(f"SELECT * FROM {self._table}")
         moved = ", ".join(f"CAST({quote(c)} AS {kinds[c]}) AS {quote(c)}" for c in self._merge.columns)
         return (
             f"{self._merge.combined(f'({base})', fold)}\n"
@@ -124,7 +124,7 @@ class Kept:
         """Add the versions that begin between two positions, and end those before them."""
         merge = self._merge
         folds = by_event(merge).expanded(self._side.models, self._side.window(start, to))
-        kinds = kinds_of(self._side, folds)
+        kinds = self._side.log.database.columns(folds)
         states = f"{self._keys}{''.join(f', {quote(state.column)}' for state in merge.states)}"
         self._run(f"CREATE OR REPLACE TEMP TABLE _folds AS SELECT {states}, _at FROM ({folds}\n)")
         last = f"_to = {EVER} AND ({self._keys}) IN (SELECT ({self._keys}) FROM _folds)"

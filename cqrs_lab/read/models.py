@@ -110,12 +110,7 @@ class ReadModel:
             models: the read models that it may be built on, by lower-case name.
             window: name of a table of events -> the SELECT that reads the wanted part, None for all of it.
         """
-
-        def replace(name: str) -> str | None:
-            layer = models.get(name.lower())
-            return window(name) if layer is None else layer.expanded(models, window)
-
-        return self.bound(replace)
+        return written_out(self, models, lambda layer, table: window(table))
 
     def fingerprint(self, models: Mapping[str, ReadModel], source: Callable[[str], str | None]) -> str:
         """Return what tells this SELECT, with its layers and sources, from another one; arguments as of `expanded`."""
@@ -124,6 +119,21 @@ class ReadModel:
 
     def __str__(self) -> str:
         return f"{self.name} (key {', '.join(self.keys)})\n{self.sql.strip()}"
+
+
+def written_out(model: ReadModel, models: Mapping[str, ReadModel], read: Callable[[ReadModel, str], str | None]) -> str:
+    """Return the text of a read model with its layers written out.
+
+    Args:
+        models: the read models that it may be built on, by lower-case name.
+        read: the model that reads, the name of a table of events -> the SELECT to read instead, None to leave the name.
+    """
+
+    def replace(name: str) -> str | None:
+        layer = models.get(name.lower())
+        return read(model, name) if layer is None else written_out(layer, models, read)
+
+    return model.bound(replace)
 
 
 def check_model_name(kind: str, name: str) -> None:

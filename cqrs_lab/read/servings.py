@@ -28,7 +28,7 @@ from cqrs_lab.read.cache import caches_of
 from cqrs_lab.read.fused import CannotFuse, Fused, fused_of
 from cqrs_lab.read.kept import keep, remade
 from cqrs_lab.read.merge import CannotMerge, Merge, merge_of
-from cqrs_lab.read.models import ReadModel, sum_probes
+from cqrs_lab.read.models import ReadModel, sum_probes, written_out
 from cqrs_lab.read.moving import SERVINGS, STORED, WAYS, Checkpoint, ServedAs, Stored, Way
 from cqrs_lab.read.projections import Handled, Projection
 from cqrs_lab.read.running import Failure, Running, mode_of
@@ -328,11 +328,11 @@ class Servings:
             known = (text, self.log.shape)
             if known not in _COLUMNS:
                 try:
-                    described = self.log.database.execute(f"DESCRIBE {text}")
+                    columns = tuple(self.log.database.columns(text))
                     self._check_sums(model)
                 except QueryFailed as error:
                     raise ReadModelRefused(f"read model {model.name!r}: {error}") from error
-                _COLUMNS[known] = tuple(row[0] for row in described)
+                _COLUMNS[known] = columns
             self._bound[model] = _COLUMNS[known]
         return self._bound[model]
 
@@ -370,18 +370,12 @@ class Servings:
         Args:
             model: whose dead letters are left out.
         """
-        dead = self.dead.of(model.name) if model else []
-        without = f" AND position NOT IN ({', '.join(map(str, dead))})" if dead else ""
+        without = self.dead.without(model.name) if model else ""
         return lambda table: f"{self.log.window(table, after=start, to=end)}{without}"  # which ends with its WHERE
 
     def expanded(self, model: ReadModel, start: int, end: int) -> str:
         """Return a read model's text over a window of the log, for each of its layers without its dead letters."""
-
-        def replace(name: str) -> str:
-            layer = self.models.get(name.lower())
-            return self.window(start, end, model)(name) if layer is None else self.expanded(layer, start, end)
-
-        return model.bound(replace)
+        return written_out(model, self.models, lambda layer, table: self.window(start, end, layer)(table))
 
     def way(self, model: ReadModel) -> Way:
         """Return how the read model moves forward; a text is the reason why all of it is made anew."""
@@ -507,7 +501,7 @@ class Servings:
         for probe in sum_probes(model):
             text = probe.expanded(self.models, self.log.source)
             try:
-                (name, kind, *_), *_ = self.log.database.execute(f"DESCRIBE {text}")
+                ((name, kind),) = self.log.database.columns(text).items()
             except QueryFailed as error:
                 raise ReadModelRefused(
                     f"read model {model.name!r} has a sum whose numbers could not be checked for exactness, such as "

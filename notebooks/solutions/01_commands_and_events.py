@@ -5,7 +5,7 @@ from dataclasses import replace
 from cqrs_lab import Command, Decider, Event
 from cqrs_lab.errors import RuleViolated
 from cqrs_lab.shop import orders
-from cqrs_lab.workbench.course import check_returns
+from cqrs_lab.workbench.checks import check_returns
 
 
 class ReturnOrder(Command):

@@ -5,7 +5,7 @@ The reason stands in one event of an order and the total in others, so the event
 """
 
 from cqrs_lab import ReadModel
-from cqrs_lab.workbench.course import check_cancellations
+from cqrs_lab.workbench.checks import check_cancellations
 
 cancellations = ReadModel(
     "cancellations",

@@ -1,6 +1,6 @@
 """A solution of the exercise in notebook 05: the first position at which something holds."""
 
-from cqrs_lab.workbench.course import check_first_position
+from cqrs_lab.workbench.checks import check_first_position
 
 
 def first_position(lab, holds):

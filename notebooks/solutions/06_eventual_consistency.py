@@ -1,7 +1,7 @@
 """A solution of the exercise in notebook 06: send, wait as long as patience lasts, else say how far it is."""
 
 from cqrs_lab.errors import NotYet
-from cqrs_lab.workbench.course import check_own_write
+from cqrs_lab.workbench.checks import check_own_write
 
 
 def read_own_write(lab, command, query, patience):

@@ -2,7 +2,7 @@
 
 from cqrs_lab import Command, Decider, Event
 from cqrs_lab.shop import OrderDelivered, OrderPlaced
-from cqrs_lab.workbench.course import check_thanks
+from cqrs_lab.workbench.checks import check_thanks
 from cqrs_lab.write.sagas import Saga
 
 
