@@ -27,7 +27,7 @@ from cqrs_lab.categories import Category
 from cqrs_lab.database import Database, quote
 from cqrs_lab.errors import CqrsLabError, DeclarationError, NotAStore, StoreCorrupt, StoreError, StoreFormatError
 from cqrs_lab.log import FORMAT, TABLES, Log
-from cqrs_lab.read.models import ReadModel
+from cqrs_lab.read.models import ReadModel, written_out
 from cqrs_lab.subscriptions import DeadLetters
 
 FIRST_NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "00_start_here.ipynb"
@@ -401,38 +401,37 @@ class _Scan:
                 raise _Failed(f"it claims position {position:,}, but the log ends at {head:,}", _REBUILD)
             if fingerprint != model.fingerprint(self.models, self.log.meaning):
                 raise _Failed("its rows come from another SELECT than the one declared now", _REBUILD)
-            upto = head if served_as == "view" else position
-            dead = DeadLetters(self.log)
-
-            def folded(one: ReadModel) -> str:
-                """The SELECT of a read model's rows, without the events that it has set aside."""
-                aside = dead.of(one.name) if served_as == "projection" else []
-                without = f" AND position NOT IN ({', '.join(map(str, aside))})" if aside else ""
-                return one.bound(
-                    lambda name: (
-                        folded(self.models[name.lower()])
-                        if name.lower() in self.models
-                        else f"{self.log.window(name, to=upto)}{without}"
-                    )
-                )
-
-            text = folded(model)
-            columns = ", ".join(quote(row[0]) for row in self.database.execute(f"DESCRIBE {text}"))
-            stored = f"SELECT {columns} FROM {quote(served_as)}.{quote(name)}"
-            wanted = f"SELECT {columns} FROM ({text}\n)"
-            lacks, extra = (
-                self.database.execute(f"SELECT count(*) FROM (({a}) EXCEPT ALL ({b}))")[0][0]
-                for a, b in ((wanted, stored), (stored, wanted))
-            )
-            if lacks or extra:
-                raise _Failed(
-                    f"at position {upto:,} it lacks {lacks:,} rows that the events give, and has {extra:,} that they "
-                    "do not",
-                    _REBUILD,
-                )
-            return f"equal to its SELECT at position {upto:,} of {head:,}"
+            # A kept history tells every position; the last one and one on the way are looked at.
+            places = {"view": (head,), "history": (position // 2, position)}.get(served_as, (position,))
+            for upto in places:
+                self._compare(model, served_as, upto)
+            return f"equal to its SELECT at position {' and '.join(f'{upto:,}' for upto in places)} of {head:,}"
 
         return _run(check, compare, _REBUILD)
+
+    def _compare(self, model: ReadModel, served_as: str, upto: int) -> None:
+        """Fail stored rows that are not those of the SELECT at a position."""
+        dead = DeadLetters(self.log)
+
+        def read(layer: ReadModel, table: str) -> str:
+            aside = dead.without(layer.name) if served_as == "projection" else ""
+            return f"{self.log.window(table, to=upto)}{aside}"
+
+        text = written_out(model, self.models, read)
+        columns = ", ".join(map(quote, self.database.columns(text)))
+        then = f" WHERE _from <= {upto} AND _to > {upto}" if served_as == "history" else ""
+        stored = f"SELECT {columns} FROM {quote(served_as)}.{quote(model.name)}{then}"
+        wanted = f"SELECT {columns} FROM ({text}\n)"
+        lacks, extra = (
+            self.database.execute(f"SELECT count(*) FROM (({a}) EXCEPT ALL ({b}))")[0][0]
+            for a, b in ((wanted, stored), (stored, wanted))
+        )
+        if lacks or extra:
+            raise _Failed(
+                f"at position {upto:,} it lacks {lacks:,} rows that the events give, and has {extra:,} that they do "
+                "not",
+                _REBUILD,
+            )
 
     def _all(self) -> str:
         """FROM clause over the envelopes of all categories."""

@@ -354,6 +354,22 @@ def test_the_doctor_names_the_damage(store: Path, sql: str, check: str, said: st
     assert said in found.get(check, ""), found
 
 
+def test_the_doctor_compares_a_kept_history_with_the_past(store: Path) -> None:
+    """A history is whole when its rows at the end, and half the way there, are those of the SELECT."""
+    with open_shop(store) as lab:
+        lab.serve("order_summary", keep_history=True)
+    findings = {finding.check: finding for finding in doctor.scan(store)}
+    assert findings["order_facts as history"].status == "OK"
+    assert findings["order_facts as history"].detail.startswith(f"equal to its SELECT at position {EVENTS // 2} and ")
+    with duckdb.connect(str(store)) as connection:
+        there = f"_from <= {EVENTS // 2} AND _to > {EVENTS // 2}"
+        connection.execute(f"UPDATE history.order_facts SET paid = 1 WHERE order_id = 'o-0' AND {there}")
+        connection.execute(f"UPDATE history.customer_contacts SET _to = {EVENTS}")
+    found = failing(doctor.scan(store))
+    assert f"at position {EVENTS // 2} it lacks 1 rows" in found["order_facts as history"]
+    assert f"at position {EVENTS} it lacks 1 rows" in found["customer_contacts as history"]
+
+
 def test_the_doctor_notices_a_flipped_byte_in_any_block(store: Path) -> None:
     """One wrong byte is found wherever it lies, in an index or a table that no other check needs."""
     whole = store.read_bytes()
