@@ -1,6 +1,7 @@
 """Run the notebooks beside this file in place, as they are committed: `python notebooks/execute.py [NAME…]`.
 
-Keeps what a reader without a kernel can see: the page of a widget, not the reference to one that is gone.
+Keeps what a reader without a kernel can see: the page of a widget, not the reference to one that is gone; and nothing
+of a progress bar that was closed.
 """
 
 import sys
@@ -25,11 +26,21 @@ def main(names: list[str]) -> None:
             resources={"metadata": {"path": str(folder)}},
         ).execute()
         for cell in notebook.cells:
-            for output in cell.get("outputs", []):
-                output.get("data", {}).pop(WIDGET, None)
+            if "outputs" in cell:
+                cell.outputs = [output for output in map(_seen, cell.outputs) if output is not None]
         notebook.metadata["language_info"] = {"name": "python"}
         nbformat.write(notebook, path)
         sys.stdout.write(f"{path.name}: run\n")
+
+
+def _seen(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
+    """Return what is left of an output when its widgets are gone, None when nothing is."""
+    data = output.get("data", {})
+    if WIDGET in data:
+        del data[WIDGET]
+        if "text/html" not in data:
+            return None
+    return output
 
 
 if __name__ == "__main__":

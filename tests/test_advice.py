@@ -183,6 +183,19 @@ def test_costs_are_sums_of_what_was_measured():
     assert seldom["refreshes"].to_list() == [0.0, 0.001, 0.001]
 
 
+def test_a_cache_is_worth_its_hits():
+    """Of reads and writes that come at random to the same rows, reads / (reads + writes) find an answer kept."""
+    frame = measured(projection=([1.0] * 3, 2.0, 20.0), cached_projection=([0.1] * 3, 2.0, 20.0))
+    for reads, writes, read_ms in ((90, 10, 0.19), (1, 0, 0.1), (10, 10, 0.55), (0, 5, 0.1)):
+        costs = load_costs(frame, reads=reads, writes=writes, events=10_000)
+        assert dict(costs.select("served_as", "read_ms").iter_rows()) == {
+            "projection": pytest.approx(1),
+            "cached projection": pytest.approx(read_ms),
+        }
+    alone = load_costs(frame.filter(served_as="cached projection"), reads=10, writes=10, events=10_000)
+    assert alone["read_ms"].item() == pytest.approx(0.1)  # nobody knows what a miss would cost
+
+
 @given(reads=st.floats(0, 1e5), writes=st.floats(0, 1e4), events=st.integers(1, 10**9), staleness=st.floats(0, 1e5))
 def test_more_work_never_costs_less(reads, writes, events, staleness):
     """More reads and more writes never cost less, more patience never more; one of the servings is recommended."""

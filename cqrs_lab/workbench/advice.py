@@ -2,7 +2,8 @@
 
 Owns the arithmetic over what `compare_latency` measured. Between measured sizes a cost lies on a straight line of
 logarithms; beyond them the line goes on, and the answer says so. The costs are those of one thread: milliseconds of
-work in each second, of which a core has 1,000. A cached projection is priced as if every answer was in the cache.
+work in each second, of which a core has 1,000. An answer is in the cache when its rows were read since they were
+written last: of reads and writes that come at random to the same rows, that is so for reads / (reads + writes).
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ def load_costs(
 
     That is reads/s x read_ms + writes/s x write_ms + refreshes/s x refresh_ms. Rows are refreshed as seldom as the
     staleness allows and never more often than they change. Where none is allowed, or less than a refresh takes, every
-    write moves them, a projection within its own transaction.
+    write moves them, a projection within its own transaction. Of the cached projection's reads those that miss the
+    cache cost what they cost the projection.
 
     Args:
         frame: of `compare_latency` or `compare_sizes`, with costs.
@@ -110,6 +112,9 @@ def load_costs(
     for way in ways:
         read, beyond = interpolate(series(of, way, "p50_ms"), events)
         write, refresh, each = (interpolate(series(of, way, cost), events)[0] for cost in COSTS[:3])
+        if way == CACHED and "projection" in ways and reads > 0:
+            missed = interpolate(series(of, "projection", "p50_ms"), events)[0]
+            read += (missed - read) * writes / (reads + writes)
         at_once = staleness * 1000 <= refresh
         refreshes = writes if at_once else min(writes, 1 / staleness)
         if way == "view" or (at_once and way in ("projection", CACHED)):
