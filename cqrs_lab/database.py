@@ -426,7 +426,8 @@ class Database:
 
 
 def _fetch_arrow(cursor: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any]) -> pa.Table:
-    # to_arrow_table() and not arrow(): an open reader would block the cursor.
+    # Not arrow(): an open reader would block the cursor. Nor execute(): it plans once and not twice, 1 to 2 ms less,
+    # but copies the result.
     relation = cursor.sql(sql, params=list(params)) if params else cursor.sql(sql)
     table: pa.Table = relation.to_arrow_table()
     return table
