@@ -27,7 +27,9 @@ def main(names: list[str]) -> None:
         ).execute()
         for cell in notebook.cells:
             if "outputs" in cell:
-                cell.outputs = [output for output in map(_seen, cell.outputs) if output is not None]
+                cell.outputs = [
+                    output for output in map(_seen, cell.outputs) if output is not None
+                ]
         notebook.metadata["language_info"] = {"name": "python"}
         nbformat.write(notebook, path)
         sys.stdout.write(f"{path.name}: run\n")

@@ -249,7 +249,9 @@ def staleness_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
     worst = reads.group_by(pl.col("intended_at").floor()).agg(pl.max("staleness_events")).sort("intended_at")
     worst = pl.concat([worst, worst.tail(1).with_columns(pl.col("intended_at") + 1)])  # the end of the last second
     x = alt.X("intended_at:Q", title="seconds")
-    y = alt.Y("staleness_events:Q", title="events not seen yet", axis=alt.Axis(tickMinStep=1))
+    most = int(max(reads["staleness_events"]))
+    ticks = list(range(0, most + 1, ceil(most / 6) or 1))  # half an event is none
+    y = alt.Y("staleness_events:Q", title="events not seen yet", axis=alt.Axis(values=ticks))
     dots = alt.Chart(alt.InlineData(values=points.to_dicts())).mark_circle(size=9, opacity=0.4, color=BLUE)
     line = alt.Chart(alt.InlineData(values=worst.to_dicts())).mark_line(color=ORANGE, interpolate="step-after")
     chart = alt.layer(dots.encode(x=x, y=y), line.encode(x=x, y=y)).properties(width=560, height=220)

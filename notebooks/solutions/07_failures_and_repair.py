@@ -41,7 +41,11 @@ def evolve(placed, event):
 def react(placed, event):
     """Return the commands that follow from an event."""
     if isinstance(event, OrderDelivered):
-        return [GivePoints(customer_id=placed.customer_id, order_id=placed.order_id, points=int(placed.total))]
+        return [
+            GivePoints(
+                customer_id=placed.customer_id, order_id=placed.order_id, points=int(placed.total)
+            )
+        ]
     return []
 
 

@@ -10,7 +10,13 @@ from cqrs_lab.workbench.checks import check_decision
 ways = ["view", "materialized", "projection"]
 sizes = compare_sizes((300, 3_000), runs=10, served_as=ways, questions=["point"])
 
-my_load = {"reads": 40_000 * 0.8 / (8 * 3600), "writes": 0.02, "events": 11_000, "staleness": 0, "question": "point"}
+my_load = {
+    "reads": 40_000 * 0.8 / (8 * 3600),
+    "writes": 0.02,
+    "events": 11_000,
+    "staleness": 0,
+    "question": "point",
+}
 my_choice = advise(sizes, **my_load).served_as
 
 # More and more readers, until the advice is another one.
