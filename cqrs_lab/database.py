@@ -264,7 +264,7 @@ class Database:
     def _copy(self, part: Path) -> None:
         _remove(part)  # what a copy left that was killed
         name = f"copy_{threading.get_ident()}"
-        self.execute(f"ATTACH {literal(str(part))} AS {quote(name)}")
+        self.execute(f"ATTACH {literal(str(part))} AS {quote(name)} (READ_WRITE)")  # also where the store is read-only
         try:
             self.execute(f"COPY FROM DATABASE {quote(self.catalog)} TO {quote(name)}")
             self.execute(f"CHECKPOINT {quote(name)}")

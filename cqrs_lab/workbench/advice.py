@@ -74,7 +74,11 @@ class Advice:
         return self.sentence
 
     def _repr_html_(self) -> str:
-        table = self.costs.with_columns(pl.selectors.float().round(3)).to_pandas().to_html(index=False, border=0, col_space=90)
+        table = (
+            self.costs.with_columns(pl.selectors.float().round(3))
+            .to_pandas()
+            .to_html(index=False, border=0, col_space=90)
+        )
         return f"<p>{escape(self.sentence)}</p>\n{table}"
 
 

@@ -106,8 +106,8 @@ def compare_latency(
     Returns:
         A frame with served_as, question, events (in the log), runs, p50_ms, p50_low_ms and p50_high_ms (the 95 %
         interval of the median, from the ranks of the runs), p95_ms, p99_ms (linear between runs) and staleness_events
-        (events of the log that the serving did not know at the start). And, empty without costs, without orders to
-        place and of a read-only store: write_ms (placing an order, with a projection moved in the same transaction),
+        (events of the log that the serving did not know at the start). And, empty without costs and without orders to
+        place: write_ms (placing an order, with a projection moved in the same transaction),
         refresh_ms (bringing it up by one event: all rows anew when materialized), event_ms (each further event of a
         batch) and bytes (of the blocks of the file that hold its columns, without the index of its key).
 
@@ -132,7 +132,6 @@ def compare_latency(
     declared = declared_in.find(model)
     chance, events = random.Random(seed), lab.head
     known: dict[str, dict[str, float]] = defaultdict(dict)
-    costs = costs and not declared_in.log.database.read_only
     with _copied(lab, is_needed=costs or BY_HAND in wanted) as copy:
         if BY_HAND in wanted:
             servings[BY_HAND] = copy.serve(order_summary_by_hand())
@@ -212,7 +211,6 @@ def order_summary_by_hand() -> Projection:
 def _wanted(lab: Lab, model: ReadModel | str) -> list[str]:
     """What can be compared without being asked to."""
     by_hand = model in (order_summary, order_summary.name) and _takes_orders(lab) and lab.head <= MOST_BY_HAND
-    by_hand = by_hand and not lab.as_of(position=lab.head).servings.log.database.read_only
     return [way for way in SERVED_AS if way != BY_HAND or by_hand]
 
 
