@@ -203,11 +203,9 @@ def stacks(draw: Any) -> list[ReadModel]:
         columns: Kinds = {}
         if shape == "group":
             by = draw(st.sampled_from([column for column in kinds if kinds[column] in ("text", "time")] or [key]))
-            time = kinds[by] == "time"
-            columns, items = (
-                {"g": "time" if time else kinds[by]},
-                [f"{by}::DATE::TIMESTAMP AS g" if time else f"{by} AS g"],
-            )
+            # Not GROUP BY g: the source may have a column of that name, which is then what DuckDB takes.
+            group = f"{by}::DATE::TIMESTAMP" if kinds[by] == "time" else by
+            columns, items = {"g": kinds[by]}, [f"{group} AS g"]
             for at, column in enumerate(draw(st.lists(st.sampled_from(list(kinds)), max_size=4)), 1):
                 aggregate = draw(st.sampled_from(AGGREGATES[kinds[column]]))
                 items.append(f"{aggregate}{'' if '(' in aggregate else '('}{column}) AS a{at}")
@@ -217,7 +215,7 @@ def stacks(draw: Any) -> list[ReadModel]:
                     else kinds[column]
                 )  # fmt: skip
             having = draw(st.sampled_from(["", " HAVING count(*) > 1"]))
-            sql = f"SELECT {', '.join(items)} FROM {source} WHERE {by} IS NOT NULL GROUP BY g{having}"
+            sql = f"SELECT {', '.join(items)} FROM {source} WHERE {by} IS NOT NULL GROUP BY {group}{having}"
             new_key = "g"
         else:
             taken = [key, *draw(st.lists(st.sampled_from(list(kinds)), max_size=3, unique=True))]

@@ -110,11 +110,12 @@ def _known_streams(store: EventStore, category: Category, ids: str, count: int) 
     """Return arrays (stream number, version) for the ids; zeros for a stream that is new."""
     numbers, versions = np.zeros(count, np.int64), np.zeros(count, np.int64)
     if store.log.heads.stream_no:
+        # First the streams, then their versions: 14 ms and not 122 for 350 of a million streams.
         known = store.log.database.arrow(
-            f"""SELECT code, stream_no, version FROM {ids} AS ids
-                JOIN streams ON stream = ? || ids.id
-                JOIN (SELECT stream_no, max(version) AS version FROM {quote(category.table)} GROUP BY stream_no)
-                     USING (stream_no)""",
+            f"""WITH known AS MATERIALIZED (
+                    SELECT code, stream_no FROM {ids} AS ids JOIN streams ON stream = ? || ids.id)
+                SELECT code, stream_no, max(version) AS version
+                FROM known JOIN {quote(category.table)} USING (stream_no) GROUP BY ALL""",
             [category.stream("")],
         )
         code = known["code"].to_numpy()
