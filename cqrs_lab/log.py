@@ -317,6 +317,12 @@ class Log:
         where += [] if occurred is None else [f"occurred_at <= TIMESTAMP '{occurred}'"]
         return f"{text} WHERE {' AND '.join(where)}" if where else text
 
+    def has_events(self, tables: Iterable[str], after: int, to: int) -> bool:
+        """Return whether one of these tables has events after a position, up to another."""
+        there = f"WHERE position > {int(after)}::DOUBLE AND position <= {int(to)}::DOUBLE"
+        some = (f"(SELECT 1 FROM {self._named(table, True)} {there} LIMIT 1)" for table in tables)
+        return bool(self.database.execute(" UNION ALL ".join(some)))
+
     def _lifted(self, category: Category) -> str:
         source = self.source(category.table, strict=False)
         return quote(category.table) if source is None else f"({source})"

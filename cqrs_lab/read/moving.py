@@ -126,7 +126,8 @@ class Stored:
         fold = self._side.expanded(way.stored(), start, end)
         with self.moving_to(end):
             # A look whether there are any takes a quarter of the time in which their fold is planned.
-            count = self._make("_new", fold) if self._has_news(start, end) else 0
+            read = {source.name for source in self.model.sources()}
+            count = self._make("_new", fold) if self._side.log.has_events(read, start, end) else 0
             if count:
                 there = self._find("_new", count, [*self.model.keys, *(state.column for state in way.states)])
                 self._store(way.rows("_before", "SELECT * FROM _new"), there)
@@ -169,12 +170,6 @@ class Stored:
             self._store(way.rows_of(self.dirty, read), there, in_place=False)
             self._run(f"DELETE FROM {self.dirty}")
             self._is_told = True
-
-    def _has_news(self, start: int, end: int) -> bool:
-        """Return whether events between two positions are in a table that the read model reads."""
-        window = self._side.window(start, end)
-        some = (f"(SELECT 1 FROM ({window(source.name)}\n) LIMIT 1)" for source in self.model.sources())
-        return bool(self._run(" UNION ALL ".join(some)))
 
     def _make(self, name: str, select: str) -> int:
         """Put rows into a temporary table, and return how many: what DuckDB has counted it joins in the right order.
