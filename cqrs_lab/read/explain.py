@@ -19,7 +19,7 @@ class Explanation:
     Attributes:
         way: "view", "refresh", "merge", "touched keys" or "recompute all".
         reason: why this way.
-        sql: what is done -> the statement that does it.
+        sql: what is done -> a statement that does it; a batch is carried out in steps that do the same, and faster.
     """
 
     model: str
