@@ -16,7 +16,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
@@ -53,6 +54,7 @@ class Heads:
         personal: the personal fields among them, in the same shape.
         versions: category -> the (type, schema_version) that its table holds.
         appender: the thread that is appending.
+        handling: thread -> the projections whose handlers it runs.
         erasures: how often something was erased, which ends every state that is remembered.
         moved: notified after every append.
         commits: (position, time.perf_counter() of the commit) of the latest appends.
@@ -66,6 +68,7 @@ class Heads:
     personal: dict[str, dict[str, str]] = field(default_factory=dict)
     versions: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
     appender: int | None = None
+    handling: dict[int, list[str]] = field(default_factory=dict)
     erasures: int = 0
     streams: LRUCache[str, tuple[int, int]] = field(default_factory=lambda: LRUCache(100_000))
     moved: threading.Condition = field(default_factory=threading.Condition)
@@ -115,6 +118,33 @@ class Log:
             self.heads.tables, self.heads.personal = self._tables("events"), self._tables("personal")
             if new:
                 self.reload()
+
+    # -- who may append ----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def handling(self, name: str) -> Iterator[None]:
+        """Say that this thread runs handlers of a projection, and may not append meanwhile."""
+        names, me = self.heads.handling, threading.get_ident()
+        names.setdefault(me, []).append(name)
+        try:
+            yield
+        finally:
+            names[me].pop()
+            if not names[me]:
+                del names[me]
+
+    def check_free(self) -> None:
+        """Refuse to append from within a handler: an append waits for rows to move, and these wait for the handler.
+
+        Raises:
+            DeclarationError: this thread runs one.
+        """
+        names = self.heads.handling.get(threading.get_ident())
+        if names:
+            raise DeclarationError(
+                f"a handler of the projection {names[-1]} appends to the log that it follows, which could wait for the "
+                "handler for ever; make it a saga, which may send commands"
+            )
 
     # -- reading ---------------------------------------------------------------------------------------------------
 

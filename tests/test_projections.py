@@ -6,6 +6,7 @@ import enum
 import signal
 import subprocess
 import sys
+import threading
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from unittest import mock
 from uuid import UUID
 
+import polars
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,6 +46,7 @@ from tests.support import START, append, assert_same, histories
 
 RANKS = ["PENDING", "PAID", "SHIPPED", "DELIVERED", "CANCELLED"]
 RANK = {"OrderPaid": 1, "OrderShipped": 2, "OrderDelivered": 3, "OrderCancelled": 4}
+LINES = (OrderLine(product_id="p-1", quantity=1, unit_price=Decimal(1)),)
 EMPTY = {"status": "PENDING", "paid": Decimal(0), "item_count": 0}
 
 
@@ -525,6 +528,59 @@ def test_side_effects_happen_at_least_once(tmp_path: Path) -> None:
         assert served.position == 4
         served.catch_up()
     assert done == [1, 2, 3, 4, 5, 6, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("how", ["send", "send_many", "append_table"])
+def test_a_handler_appends_nothing_to_its_own_log(how: str) -> None:
+    """Whatever it appends with is refused, and says what to do; another lab's log takes what it sends."""
+    mails = Projection("mails", side_effect=True)
+    with open_shop() as lab, open_shop() as other:
+        to: list[Lab] = [lab]
+
+        @mails.on(OrderPlaced)
+        def _(recorded: Any, rows: Any) -> None:
+            order = f"{recorded.event.order_id}-again"
+            if how == "append_table":
+                row = {"id": [order], "type": ["OrderPaid"], "occurred_at": [START]}
+                to[0].append_table("order", polars.DataFrame(row))
+            else:
+                command = PlaceOrder(order_id=order, customer_id="c", lines=LINES)
+                to[0].send(command) if how == "send" else to[0].send_many([command])
+
+        served = lab.serve(mails)
+        lab.send(PlaceOrder(order_id="o-1", customer_id="c", lines=LINES))
+        with pytest.raises(ProjectionFailed, match=r"a handler of the projection mails appends .* make it a saga"):
+            served.catch_up()
+        assert (lab.head, served.position) == (1, 0)
+        to[0] = other
+        assert served.catch_up() == 1
+        assert (lab.head, other.head) == (1, 1)
+        assert lab.send(PlaceOrder(order_id="o-2", customer_id="c", lines=LINES)).position == 2
+
+
+def test_a_handler_that_sends_holds_nobody_up() -> None:
+    """In the background it is refused while others append with an inline serving, and all of these come through."""
+    mails = Projection("mails", side_effect=True)
+    with open_shop() as lab:
+
+        @mails.on(OrderPlaced)
+        def _(recorded: Any, rows: Any) -> None:
+            lab.send(PlaceOrder(order_id=f"{recorded.event.order_id}-again", customer_id="c", lines=LINES))
+
+        lab.serve(order_summary, mode="inline")
+        lab.serve(mails, mode="background", on_error="dead letter")
+
+        def send(thread: int) -> None:
+            for number in range(20):
+                lab.send(PlaceOrder(order_id=f"{thread}-{number}", customer_id="c", lines=LINES))
+
+        threads = [threading.Thread(target=send, args=(n,), daemon=True) for n in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
+        assert len(lab.serve(order_summary).rows()) == 60
 
 
 def test_a_position_that_it_cannot_reach_is_said() -> None:

@@ -47,8 +47,8 @@ _REMEMBERED = 200_000  # rows that are known without a look into the table; abov
 class Projection(ReadModel):
     """A read model whose rows are made by handlers in Python, one event at a time.
 
-    Handlers are declared with `on`. One that sends commands belongs into a saga instead: it would wait for the append
-    that waits for it.
+    Handlers are declared with `on`. One that sends commands is refused and belongs into a saga: it would wait for the
+    append that waits for it.
 
     Args:
         name: what queries call it.
@@ -357,8 +357,9 @@ class Handled(Stored):
             ProjectionFailed: it failed again.
         """
         rows = HandledRows(self.model, self._side.log.database, self.table)
-        for recorded in self._side.log.read_events(list(self.model.handlers), position - 1, position, 1):
-            rows.handle(recorded)
+        with self._side.log.handling(self.model.name):
+            for recorded in self._side.log.read_events(list(self.model.handlers), position - 1, position, 1):
+                rows.handle(recorded)
         with self.moving_to(self.position):
             rows.write()
 
@@ -374,11 +375,12 @@ class Handled(Stored):
                 if end == start + 1:
                     return (end, None) if end in dead else (start, rows.failed(end, "unknown", error))
                 end = (start + end) // 2
-        for recorded in batch:
-            if recorded.position not in dead:
-                try:
-                    rows.handle(recorded)
-                except ProjectionFailed as error:
-                    return recorded.position - 1, error
-            done = recorded.position
+        with self._side.log.handling(self.model.name):
+            for recorded in batch:
+                if recorded.position not in dead:
+                    try:
+                        rows.handle(recorded)
+                    except ProjectionFailed as error:
+                        return recorded.position - 1, error
+                done = recorded.position
         return done if len(batch) == chunk else end, None

@@ -284,8 +284,9 @@ class EventStore:
         """Hold the log. An append inside another one would take the same positions.
 
         Raises:
-            DeclarationError: this thread holds it already.
+            DeclarationError: this thread holds it already, or runs a handler of a projection.
         """
+        self.log.check_free()
         if self.is_appending:
             raise DeclarationError(
                 "something was appended while a command was being decided; decide() is pure and appends nothing, nor "
