@@ -19,7 +19,7 @@ from cqrs_lab.database import MEMORY, Database
 from cqrs_lab.domain import Domain
 from cqrs_lab.errors import DeclarationError
 from cqrs_lab.fork import Drop, Edit, Injected, change_log, copy_log
-from cqrs_lab.log import APPEND, Log
+from cqrs_lab.log import Log
 from cqrs_lab.messages import Command, Event, Query
 from cqrs_lab.read.history import history
 from cqrs_lab.read.models import ReadModel
@@ -248,7 +248,7 @@ class Lab:
         if len(personal) != 1:
             known = ", ".join(c.name for c in self._categories.values() if c.personal) or "none"
             raise DeclarationError(f"say which category with personal fields to forget {id!r} in; there are {known}")
-        with self._log.database.lock(APPEND), self._servings.remaking(personal[0].table) as (remake, strange):
+        with self._log.append_lock(), self._servings.remaking(personal[0].table) as (remake, strange):
             return self._store.forget(personal[0], id, remake, strange)
 
     def backup(self, path: str | os.PathLike[str]) -> None:

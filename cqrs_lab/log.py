@@ -146,6 +146,15 @@ class Log:
                 "handler for ever; make it a saga, which may send commands"
             )
 
+    def append_lock(self) -> threading.RLock:
+        """Return the lock under which the log grows; whoever waits for it may not be one that is waited for.
+
+        Raises:
+            DeclarationError: this thread runs a handler of a projection.
+        """
+        self.check_free()
+        return self.database.lock(APPEND)
+
     # -- reading ---------------------------------------------------------------------------------------------------
 
     @property
@@ -342,15 +351,14 @@ class Log:
         """
         source = self.source(table, full=True)
         text = f"SELECT * FROM {self._named(table, True) if source is None else f'({source})'}"
-        where = [f"position > {int(after)}::DOUBLE"] if after else []
-        where += [] if to is None else [f"position <= {int(to)}::DOUBLE"]
+        where = _between(after, to)
         where += [] if occurred is None else [f"occurred_at <= TIMESTAMP '{occurred}'"]
         return f"{text} WHERE {' AND '.join(where)}" if where else text
 
     def has_events(self, tables: Iterable[str], after: int, to: int) -> bool:
         """Return whether one of these tables has events after a position, up to another."""
-        there = f"WHERE position > {int(after)}::DOUBLE AND position <= {int(to)}::DOUBLE"
-        some = (f"(SELECT 1 FROM {self._named(table, True)} {there} LIMIT 1)" for table in tables)
+        there = " AND ".join(_between(after, to))
+        some = (f"(SELECT 1 FROM {self._named(table, True)} WHERE {there} LIMIT 1)" for table in tables)
         return bool(self.database.execute(" UNION ALL ".join(some)))
 
     def _lifted(self, category: Category) -> str:
@@ -569,3 +577,9 @@ class Log:
     def _canonical(self, kind: str) -> str:
         """The type as DuckDB spells it."""
         return str(self.database.execute(f"SELECT typeof(CAST(NULL AS {kind}))")[0][0])
+
+
+def _between(after: int, to: int | None) -> list[str]:
+    """Return the conditions that a position is above one and up to another."""
+    where = [f"position > {int(after)}::DOUBLE"] if after else []
+    return where if to is None else [*where, f"position <= {int(to)}::DOUBLE"]

@@ -13,8 +13,6 @@ from typing import Any, Protocol, Self
 import pandas as pd
 import polars
 import pyarrow as pa
-import sqlglot
-from sqlglot.tokens import TokenType  # type: ignore[attr-defined]  # it re-exports it
 
 from cqrs_lab.database import Database
 
@@ -103,7 +101,7 @@ class Rows:
 
     def _shown(self) -> polars.DataFrame:
         """The first rows only: looking at ten rows of three million must not fetch three million."""
-        if "_table" not in self.__dict__ and self._views is None:
+        if "_table" not in self.__dict__:
             table = aware(self._ask(f"SELECT * FROM ({self._sql}\n) LIMIT {_SHOWN + 1}"))
             if table.num_rows > _SHOWN:
                 frame = polars.from_arrow(table.slice(0, _SHOWN))
@@ -117,16 +115,6 @@ class Rows:
     @cached_property
     def _table(self) -> pa.Table:
         return aware(self._ask(self._sql))
-
-
-def bare(sql: str) -> str:
-    """Return the text of one statement without a semicolon and what stands behind it, so that it fits into brackets."""
-    try:
-        tokens = sqlglot.tokenize(sql, read="duckdb")
-    except sqlglot.errors.TokenError:
-        return sql  # DuckDB will say what is wrong with it
-    ends = (token.start for token in tokens if token.token_type is TokenType.SEMICOLON)
-    return sql[: next(ends, len(sql))]
 
 
 def aware(table: pa.Table) -> pa.Table:

@@ -751,6 +751,8 @@ def test_who_may_only_read_a_store_may_copy_it(tmp_path: Path) -> None:
     before = path.read_bytes()
     with open_shop(path, read_only=True) as lab:
         lab.backup(copied)
+        assert lab.events(stream="order/o-1").pl()["position"].to_list() == [1]  # it goes on reading
+    assert sorted(tmp_path.iterdir()) == [copied, path]
     with open_shop(copied) as copy:
         assert copy.send(place("o-2")).position == 2
     assert path.read_bytes() == before

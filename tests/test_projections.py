@@ -530,6 +530,16 @@ def test_side_effects_happen_at_least_once(tmp_path: Path) -> None:
     assert done == [1, 2, 3, 4, 5, 6, 5, 6, 7, 8]
 
 
+def append_again(lab: Lab, recorded: Any, how: str) -> None:
+    """Append something about another order, as no handler may to the log that it follows."""
+    order = f"{recorded.event.order_id}-again"
+    if how == "append_table":
+        lab.append_table("order", polars.DataFrame({"id": [order], "type": ["OrderPaid"], "occurred_at": [START]}))
+    else:
+        command = PlaceOrder(order_id=order, customer_id="c", lines=LINES)
+        lab.send(command) if how == "send" else lab.send_many([command])
+
+
 @pytest.mark.parametrize("how", ["send", "send_many", "append_table"])
 def test_a_handler_appends_nothing_to_its_own_log(how: str) -> None:
     """Whatever it appends with is refused, and says what to do; another lab's log takes what it sends."""
@@ -539,13 +549,7 @@ def test_a_handler_appends_nothing_to_its_own_log(how: str) -> None:
 
         @mails.on(OrderPlaced)
         def _(recorded: Any, rows: Any) -> None:
-            order = f"{recorded.event.order_id}-again"
-            if how == "append_table":
-                row = {"id": [order], "type": ["OrderPaid"], "occurred_at": [START]}
-                to[0].append_table("order", polars.DataFrame(row))
-            else:
-                command = PlaceOrder(order_id=order, customer_id="c", lines=LINES)
-                to[0].send(command) if how == "send" else to[0].send_many([command])
+            append_again(to[0], recorded, how)
 
         served = lab.serve(mails)
         lab.send(PlaceOrder(order_id="o-1", customer_id="c", lines=LINES))
@@ -558,14 +562,15 @@ def test_a_handler_appends_nothing_to_its_own_log(how: str) -> None:
         assert lab.send(PlaceOrder(order_id="o-2", customer_id="c", lines=LINES)).position == 2
 
 
-def test_a_handler_that_sends_holds_nobody_up() -> None:
+@pytest.mark.parametrize("how", ["send", "append_table"])
+def test_a_handler_that_sends_holds_nobody_up(how: str) -> None:
     """In the background it is refused while others append with an inline serving, and all of these come through."""
     mails = Projection("mails", side_effect=True)
     with open_shop() as lab:
 
         @mails.on(OrderPlaced)
         def _(recorded: Any, rows: Any) -> None:
-            lab.send(PlaceOrder(order_id=f"{recorded.event.order_id}-again", customer_id="c", lines=LINES))
+            append_again(lab, recorded, how)
 
         lab.serve(order_summary, mode="inline")
         lab.serve(mails, mode="background", on_error="dead letter")

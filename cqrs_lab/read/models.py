@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import sqlglot
+from sqlglot.tokens import TokenType  # type: ignore[attr-defined]  # it re-exports it
+
 from cqrs_lab.categories import check_name
 from cqrs_lab.database import quote
 from cqrs_lab.errors import QueryFailed, ReadModelRefused
 from cqrs_lab.log import TABLES
-from cqrs_lab.rows import bare
 from cqrs_lab.syntax import (
     BY_ARGUMENT,
     BY_ORDER,
@@ -69,7 +71,7 @@ class ReadModel:
             tree = syntax_tree(self.sql)
         except QueryFailed as error:
             raise ReadModelRefused(f"read model {self.name!r}: {error}") from None
-        object.__setattr__(self, "sql", bare(self.sql))
+        object.__setattr__(self, "sql", _bare(self.sql))
         reasons = list(_reasons(tree, self.keys))
         if reasons:
             raise ReadModelRefused(f"read model {self.name!r} was refused: {'; '.join(reasons)}")
@@ -134,6 +136,16 @@ def written_out(model: ReadModel, models: Mapping[str, ReadModel], read: Callabl
         return read(model, name) if layer is None else written_out(layer, models, read)
 
     return model.bound(replace)
+
+
+def _bare(sql: str) -> str:
+    """Return the text of one statement without a semicolon and what stands behind it, so that it fits into brackets."""
+    try:
+        tokens = sqlglot.tokenize(sql, read="duckdb")
+    except sqlglot.errors.TokenError:
+        return sql  # DuckDB will say what is wrong with it
+    ends = (token.start for token in tokens if token.token_type is TokenType.SEMICOLON)
+    return sql[: next(ends, len(sql))]
 
 
 def check_model_name(kind: str, name: str) -> None:

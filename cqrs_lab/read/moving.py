@@ -123,11 +123,11 @@ class Stored:
 
     def _merge(self, way: Merge, start: int, end: int) -> None:
         """Fold the new events alone and combine them with the stored rows."""
-        fold = self._side.expanded(way.stored(), start, end)
+        tables = {source.name for source in self.model.sources()}
         with self.moving_to(end):
             # A look whether there are any takes a quarter of the time in which their fold is planned.
-            read = {source.name for source in self.model.sources()}
-            count = self._make("_new", fold) if self._side.log.has_events(read, start, end) else 0
+            is_new = self._side.log.has_events(tables, start, end)
+            count = self._make("_new", self._side.expanded(way.stored(), start, end)) if is_new else 0
             if count:
                 there = self._find("_new", count, [*self.model.keys, *(state.column for state in way.states)])
                 self._store(way.rows("_before", "SELECT * FROM _new"), there)

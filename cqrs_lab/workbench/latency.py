@@ -107,9 +107,9 @@ def compare_latency(
         A frame with served_as, question, events (in the log), runs, p50_ms, p50_low_ms and p50_high_ms (the 95 %
         interval of the median, from the ranks of the runs), p95_ms, p99_ms (linear between runs) and staleness_events
         (events of the log that the serving did not know at the start). And, empty without costs and without orders to
-        place: write_ms (placing an order, with a projection moved in the same transaction),
-        refresh_ms (bringing it up by one event: all rows anew when materialized), event_ms (each further event of a
-        batch) and bytes (of the blocks of the file that hold its columns, without the index of its key).
+        place: write_ms (placing an order, with a projection moved in the same transaction), refresh_ms (bringing it up
+        by one event: all rows anew when materialized), event_ms (each further event of a batch) and bytes (of the
+        blocks of the file that hold its columns, without the index of its key).
 
     Raises:
         QueryError: there is nothing to ask for, or no such column.
@@ -128,8 +128,7 @@ def compare_latency(
     wanted = _wanted(lab, model) if served_as is None else [way for way in SERVED_AS if way in served_as]
     stored: list[ServedAs] = [way for way in WAYS if way in wanted or (way == "projection" and CACHED in wanted)]
     servings: dict[str, Served] = {way: _serve(lab, model, way) for way in stored}
-    declared_in = lab.as_of(position=lab.head).servings
-    declared = declared_in.find(model)
+    declared = lab.as_of(position=lab.head).servings.find(model)
     chance, events = random.Random(seed), lab.head
     known: dict[str, dict[str, float]] = defaultdict(dict)
     with _copied(lab, is_needed=costs or BY_HAND in wanted) as copy:

@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 from cqrs_lab.categories import Category, naive
 from cqrs_lab.database import quote
 from cqrs_lab.errors import InvalidTable
-from cqrs_lab.log import APPEND
 from cqrs_lab.write import bulk
 from cqrs_lab.write.event_store import Batch, EventStore
 
@@ -36,7 +35,7 @@ def append_table(store: EventStore, category: Category, table: bulk.Table) -> in
     """
     arrow = bulk.to_arrow(table)
     plan = bulk.plan(category, arrow.schema)
-    with store.log.database.lock(APPEND), store.log.database.registered(arrow, "_table") as source:
+    with store.log.append_lock(), store.log.database.registered(arrow, "_table") as source:
         bulk.check(store.log.database, source, category, arrow, plan)
         if not arrow.num_rows:
             return store.log.head

@@ -21,7 +21,7 @@ from cachetools import LRUCache
 from cqrs_lab.categories import Category, naive
 from cqrs_lab.database import quote
 from cqrs_lab.errors import ConcurrencyError, ConstraintViolated, DeclarationError, QueryError, ReadOnlyStore
-from cqrs_lab.log import APPEND, Log
+from cqrs_lab.log import Log
 from cqrs_lab.messages import Event, Recorded, utc
 
 _FEW = 16  # rows up to which values in the statement cost less than a table registered for it
@@ -286,13 +286,13 @@ class EventStore:
         Raises:
             DeclarationError: this thread holds it already, or runs a handler of a projection.
         """
-        self.log.check_free()
+        lock = self.log.append_lock()
         if self.is_appending:
             raise DeclarationError(
                 "something was appended while a command was being decided; decide() is pure and appends nothing, nor "
                 "does a service in a batch. Let a saga send what follows"
             )
-        with self._database.lock(APPEND):
+        with lock:
             try:
                 self.log.heads.appender = threading.get_ident()
                 yield
