@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "notebooks"
+FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 # Home directories, temporary folders, checkouts, drives; of the places where somebody's machine shows.
 MACHINE_PATH = re.compile(r"/(?:home|Users|root|tmp|work|private|var|mnt|opt)/[\w.~-]|[A-Z]:\\\\?\w|site-packages")

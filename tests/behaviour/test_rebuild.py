@@ -15,7 +15,7 @@ from cqrs_lab import Lab, Projection, ReadModel, open_shop
 from cqrs_lab.cli import app
 from cqrs_lab.errors import NotServed, RebuildNeeded, RebuildRefused
 from cqrs_lab.shop import OrderLine, OrderPlaced, PlaceOrder, customer_value, daily_sales, order_facts, order_summary
-from tests.support import append, histories
+from support import append, histories
 
 LINE = OrderLine(product_id="p-1", quantity=2, unit_price="5.00")
 

@@ -50,7 +50,7 @@ from cqrs_lab.workbench.plots import describe, show
 from cqrs_lab.workbench.workload import HOURS, STAGES, WEEKDAYS, Workload, deliveries, generate, tables
 
 TINY = Workload(orders=12, seed=1)
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 HOT = Workload(orders=40, seed=1, hot=3)
 
 workloads = st.builds(

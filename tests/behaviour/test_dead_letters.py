@@ -29,7 +29,7 @@ from cqrs_lab.shop import (
     order_summary,
     orders,
 )
-from tests.support import START, append, assert_same
+from support import START, append, assert_same
 
 merged = ReadModel(
     "merged",

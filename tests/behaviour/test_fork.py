@@ -193,7 +193,7 @@ def test_a_fork_up_to_a_time(lab):
 
 def test_other_read_models_come_along(lab):
     """A read model that was declared later, and a diff by its name, work in both worlds."""
-    from tests.test_layers import MODELS, listed
+    from test_layers import MODELS, listed
 
     for model in MODELS:
         lab.serve(model)

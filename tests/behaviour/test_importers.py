@@ -875,7 +875,7 @@ def test_the_log_still_checks_what_comes_from_milestones():
 
 # -- the real shop, where it is present --------------------------------------------------------------------------------
 
-REAL = Path(os.environ.get("CQRS_LAB_OLIST") or Path(__file__).parents[2] / "shared" / "data" / "olist")
+REAL = Path(os.environ.get("CQRS_LAB_OLIST") or Path(__file__).parents[3] / "shared" / "data" / "olist")
 
 
 @pytest.fixture(scope="module")

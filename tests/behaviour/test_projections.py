@@ -42,7 +42,7 @@ from cqrs_lab.shop import (
     order_summary,
     orders,
 )
-from tests.support import START, append, assert_same, histories
+from support import START, append, assert_same, histories
 
 RANKS = ["PENDING", "PAID", "SHIPPED", "DELIVERED", "CANCELLED"]
 RANK = {"OrderPaid": 1, "OrderShipped": 2, "OrderDelivered": 3, "OrderCancelled": 4}
@@ -429,7 +429,7 @@ def test_a_failing_rebuild_keeps_the_old_rows() -> None:
 
 KILLED = """
 import os, signal, sys
-from tests.test_projections import *
+from test_projections import *
 from cqrs_lab.read.servings import Servings
 made = counting(chunk=3)
 sent = Projection("sent", side_effect=True, chunk=2)

@@ -20,7 +20,7 @@ from cqrs_lab.shop import (
     orders,
 )
 from cqrs_lab.write.event_store import Context
-from tests.support import START, assert_same, events
+from support import START, assert_same, events
 
 contacts = ReadModel(
     "contacts",

@@ -24,7 +24,7 @@ from cqrs_lab.workbench.checks import (
 )
 from cqrs_lab.workbench.course import early_shop, median_ms, repeatable, run_apart
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_public_names_are_kept():

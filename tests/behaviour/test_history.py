@@ -15,8 +15,8 @@ from cqrs_lab.read import kept
 from cqrs_lab.read.history import RUNNING
 from cqrs_lab.read.merge import COMBINE, Merge
 from cqrs_lab.shop import CustomerRegistered, OrderPaid, OrderPlaced, daily_orders, order_facts, order_summary
-from tests.support import append, assert_same, histories
-from tests.test_layers import (
+from support import append, assert_same, histories
+from test_layers import (
     by_customer,
     by_day,
     by_state,
