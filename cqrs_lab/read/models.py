@@ -19,19 +19,8 @@ from cqrs_lab.categories import check_name
 from cqrs_lab.database import quote
 from cqrs_lab.errors import QueryFailed, ReadModelRefused
 from cqrs_lab.log import TABLES
-from cqrs_lab.syntax import (
-    BY_ARGUMENT,
-    BY_ORDER,
-    SUMS,
-    TABLE_FUNCTIONS,
-    Node,
-    call_reasons,
-    is_position,
-    nodes,
-    same,
-    syntax_text,
-    syntax_tree,
-)
+from cqrs_lab.sql.functions import BY_ARGUMENT, BY_ORDER, TABLE_FUNCTIONS
+from cqrs_lab.syntax import Node, call_reasons, is_position, nodes, same, syntax_tree
 
 
 @dataclass(frozen=True)
@@ -284,29 +273,6 @@ def _picking_reasons(tree: Any) -> Iterator[str]:
 
 def _is_row(node: Node) -> bool:
     return node.get("class") == "FUNCTION" and node["function_name"].lower() in ("row", "struct_pack")
-
-
-def sum_probes(model: ReadModel) -> Iterator[ReadModel]:
-    """Yield, for every sum or average in a read model, a SELECT of that sum alone.
-
-    Its type tells whether exact numbers are added: DuckDB gives DOUBLE only for a sum of DOUBLE.
-    """
-    common = model.tree["cte_map"]["map"]
-    for select in (node for node in nodes(model.tree) if node.get("type") == "SELECT_NODE"):
-        own = [entry for entry in select["cte_map"]["map"] if entry not in common]
-        for node in nodes(select["select_list"]):
-            if node.get("class") in ("FUNCTION", "WINDOW") and node["function_name"].lower() in SUMS:
-                alone = syntax_tree("SELECT sum(x)")["select_list"][0] | {"arguments": node["arguments"]}
-                probe = select | {
-                    "select_list": [alone],
-                    "cte_map": {"map": [*common, *own]},
-                    "modifiers": [],
-                    "group_expressions": [],
-                    "group_sets": [],
-                    "having": None,
-                    "qualify": None,
-                }
-                yield Derived(model.name, model.key, syntax_text(probe))
 
 
 class Derived(ReadModel):

@@ -6,7 +6,6 @@ import pytest
 
 from cqrs_lab import Decider, Domain, Event, Lab, ReadModel, open_shop
 from cqrs_lab.errors import DeclarationError, ReadModelRefused
-from cqrs_lab.syntax import BY_ARGUMENT, BY_ORDER, ORDERLESS, function_catalogue
 
 
 def declare(columns: str) -> ReadModel:
@@ -69,30 +68,6 @@ def test_what_is_not_a_function_of_the_events_is_refused(sql, reason):
     with open_shop() as lab, pytest.raises(ReadModelRefused) as refused:
         lab.serve(ReadModel("mine", "order_id", sql))
     assert reason in str(refused.value)
-
-
-UNSTABLE = [
-    name
-    for name, (kind, stability, _) in sorted(function_catalogue().items())
-    if kind == "scalar" and stability != "CONSISTENT"
-]
-
-
-def test_every_function_that_duckdb_calls_unstable_is_refused():
-    """No scalar function that DuckDB's catalogue does not call consistent can stand in a read model."""
-    assert {"now", "random", "uuid", "nextval", "getvariable", "current_setting"} <= set(UNSTABLE)
-    for name in UNSTABLE:
-        with pytest.raises(ReadModelRefused):
-            declare(f'"{name}"() AS x')
-
-
-def test_every_aggregate_is_either_known_to_be_safe_or_refused():
-    """An aggregate that nobody has thought about cannot stand in a read model."""
-    aggregates = {name for name, (kind, *_) in function_catalogue().items() if kind == "aggregate"}
-    assert aggregates >= (ORDERLESS | BY_ORDER | BY_ARGUMENT) - {"countif", "arbitrary"}
-    for name in sorted(aggregates - ORDERLESS):
-        with pytest.raises(ReadModelRefused):
-            declare(f"{name}(total, occurred_at) AS x")
 
 
 def test_ordinary_functions_are_welcome():
