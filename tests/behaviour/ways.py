@@ -51,12 +51,12 @@ def merges(sql: str, key: str | tuple[str, ...] = "order_id", reason: str = MERG
 
 
 def touches(reason: str, sql: str, key: str | tuple[str, ...] = "order_id") -> Moves:
-    """Return a row of what is made anew for the keys that a change can reach."""
+    """Return a row of what is rebuilt for the keys that a change can reach."""
     return Moves("touched keys", (reason,), sql, key)
 
 
 def recomputes(merge: str, touch: str, sql: str, key: str | tuple[str, ...] = "order_id") -> Moves:
-    """Return a row of what is made anew as a whole."""
+    """Return a row of what is rebuilt whole."""
     return Moves("recompute all", (merge, touch), sql, key)
 
 
