@@ -185,6 +185,7 @@ def _reasons(tree: Node, keys: tuple[str, ...]) -> Iterator[str]:
     """Everything that keeps a SELECT from being a read model."""
     yield from _column_reasons(tree, keys)
     common = _common_names(tree)
+    in_from: set[int] = set()  # parents come before their children
     for node in nodes(tree):
         kind = node.get("type")
         if kind == "BASE_TABLE":
@@ -195,6 +196,7 @@ def _reasons(tree: Node, keys: tuple[str, ...]) -> Iterator[str]:
                 yield "it reads a table AT a version; lab.as_of() asks about the past"
         elif kind == "TABLE_FUNCTION":
             name = node["function"]["function_name"].lower()
+            in_from.add(id(node["function"]))
             if name not in TABLE_FUNCTIONS:
                 yield f"it reads {name}(), which is not the log"
         elif kind == "LIMIT_MODIFIER" or kind == "LIMIT_PERCENT_MODIFIER":
@@ -203,7 +205,8 @@ def _reasons(tree: Node, keys: tuple[str, ...]) -> Iterator[str]:
             yield "it has DISTINCT ON, which depends on the order of rows; use arg_max(…, position)"
         if node.get("sample"):
             yield "it samples rows, so it would answer differently every time"
-        yield from call_reasons(node)
+        if id(node) not in in_from:
+            yield from call_reasons(node)
     for name in common:
         if name.endswith("_events"):
             yield f"WITH {name} hides a table of events; choose another name"

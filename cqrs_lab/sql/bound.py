@@ -67,11 +67,12 @@ def bound_reasons(calls: list[Call]) -> Iterator[str]:
     """Yield why calls, as they are bound, are not functions of the events.
 
     The parse was judged before (`cqrs_lab.syntax.call_reasons`); here stands what only types can tell, and what a
-    keyword or a macro turned out to mean.
+    keyword or a macro turned out to mean. DuckDB itself puts `error()` into the plan of a subquery that has to give one
+    row: it stops the query the same way whenever it is asked.
     """
     for call in calls:
         reason = functions.refusal(call.name, len(call.types))
-        if reason is not None:
+        if reason is not None and call.name != "error":
             yield f"{call.name}() is not a function of the events: {reason}"
         elif call.name in functions.SUMS and any(kind in _INEXACT for kind in call.types):
             yield (

@@ -320,7 +320,6 @@ def test_what_cannot_be_cut_out_is_a_reason(columns: str) -> None:
         assert shop.serve(model).explain().way in ("merge", "touched keys", "recompute all")
 
 
-@pytest.mark.xfail(strict=True, raises=ReadModelRefused, reason="DuckDB binds it with a call of error(), for two rows")
 def test_one_value_of_another_read_model_is_a_function_of_the_events() -> None:
     """A subquery for one value, from the row of another read model that has some key, is accepted."""
     kinds = ReadModel("kinds", "type", "SELECT type, count(*) AS n FROM order_events GROUP BY type")
