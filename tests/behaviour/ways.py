@@ -392,6 +392,11 @@ DECLARED = (
         "SELECT order_id FROM order_events AT (VERSION => 1)",
     ),
     refused("it reads read_csv(), which is not the log", "SELECT order_id FROM read_csv('orders.csv')"),
+    refused(
+        "parquet_scan() is not known to be a function of the events: this version of cqrs_lab has no judgement of it. "
+        "Write it with functions that it knows, or upgrade cqrs_lab",
+        "SELECT order_id, parquet_scan('orders.parquet') AS n FROM order_events",
+    ),
     refused(_LIMIT, "SELECT order_id FROM order_events LIMIT 5"),
     refused(_LIMIT, "SELECT order_id FROM order_events LIMIT 5%"),
     refused(
