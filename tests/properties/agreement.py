@@ -301,12 +301,16 @@ class _Run:
                     for model in models:
                         with self.due("reopened", model.name):
                             self.lab.serve(model)
-                self.append(case.steps[number % len(case.steps)])
+                if number == 0:
+                    self.append(case.steps[0])
                 self.lab.catch_up()
                 if number:
                     for state in self.lab.lag().dicts():
                         if state["state"] == "rebuild needed":  # it says so, which is all that can be asked
                             self.lab.serve(self.models[state["model"]], state["served_as"]).rebuild()
+                    self.lab.catch_up()
+                    self.look(None, when=", reopened")
+                    self.append(case.steps[-1])
                     self.lab.catch_up()
                     self.look(None, when=", reopened")
 

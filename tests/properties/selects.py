@@ -204,6 +204,7 @@ class _Maker:
         self.names = names_of(self.naming)
         self.texts = UNLIKE if self.hazard == "collation" else TEXTS
         self.features: set[str] = set()
+        self.has_null = False  # whether a read model has NULL in its key
 
     # -- small choices ---------------------------------------------------------------------------------------------
 
@@ -230,7 +231,7 @@ class _Maker:
 
     def case(self) -> Case:
         rng = self.rng
-        categories = ("a", "b", "c")[: rng.choice([1, 2, 2, 3])]
+        categories = ("a", "b", "c")[: rng.choice([2, 2, 3] if self.hazard == "outer-join ghost" else [1, 2, 2, 3])]
         if self.hazard == "case of names" and self.chance(0.1):
             categories = tuple(name.upper() for name in categories)
         elif self.naming and self.chance(0.3):
@@ -269,25 +270,30 @@ class _Maker:
         return Table(f"{category}_events", columns, ("position",), is_events=True)
 
     def step(self, categories: Sequence[str], models: int, *, is_first: bool) -> Step:
-        rng = self.rng
-        facts = tuple(self.fact(categories) for _ in range(rng.randint(3, 4) if is_first else rng.randint(1, 4)))
+        rng, least = self.rng, 3 if self.hazard == "apart" else 1
+        facts = tuple(self.fact(categories) for _ in range(rng.randint(3, 4) if is_first else rng.randint(least, 4)))
         order = list(range(models))
         rng.shuffle(order)
-        count = rng.randint(1, 3) if self.hazard == "apart" else 0
-        moves = tuple((rng.randrange(models), rng.choice([0.5, 1.0])) for _ in range(count))
+        moves: tuple[tuple[int, float], ...] = ()
+        if self.hazard == "apart":  # a layer to the head, then any to somewhere before it
+            ahead = [(rng.randrange(min(2, models)), 1.0)]
+            moves = tuple(ahead + [(rng.randrange(models), rng.choice([0.34, 0.67, 1.0])) for _ in range(3)])
         return Step(facts, moves, tuple(order) if self.chance(0.5) else (), rng.random())
 
     def fact(self, categories: Sequence[str]) -> Fact:
         rng = self.rng
         number = rng.randrange(len(categories))
+        if self.hazard == "outer-join ghost" and self.chance(0.6):
+            number = 0  # so that a left join lacks something for some time
         what = rng.choices(["Made", "Changed", "Seen"], [7, 3, 1])[0]
 
         def maybe(values: Sequence[Any]) -> Any:
             return None if self.chance(0.2) else self.one(values)
 
+        texts = (*self.texts, "v", "w") if self.hazard == "outer-join ghost" else self.texts
         drawn = {
-            "ref": maybe(self.texts),
-            "t": maybe(self.texts),
+            "ref": maybe(texts),
+            "t": maybe(texts),
             "n": maybe(NUMBERS),
             "m": maybe(MONEY),
             "f": maybe((True, False)),
@@ -301,16 +307,17 @@ class _Maker:
         """Make a read model over what there is, and let later ones read it."""
         self.features = set()
         recipes = {"group": 9, "rows": 7, "window": 2, "distinct": 1, "unnest": 1.5, "latest": 0.7, "union": 0.8}
-        if number == 0:
-            recipes |= {"group": 16, "rows": 2}
-        elif self.hazard == "outer-join ghost" and self.chance(0.7):
-            recipes = {"group": 1}
+        if self.hazard == "outer-join ghost" and self.chance(0.5):
+            recipes = {"ghost": 1}
+        elif number == 0:
+            is_told = self.hazard in ("self-join", "collation", "reopened store", "apart")
+            recipes = {"state": 1} if is_told else recipes | {"group": 16, "rows": 2, "state": 6}
         elif self.hazard == "self-join" and self.chance(0.7):
-            recipes = {"group": 1, "rows": 1, "lookup": 1}
-        elif self.hazard == "collation" and self.chance(0.5):
-            recipes = {"group": 1}
+            recipes = {"group": 1, "rows": 1, "lookup": 4}
+        elif self.hazard == "apart" and self.chance(0.6):
+            recipes = {"state": 1} if number == 1 else {"group": 1, "rows": 1}
         else:
-            recipes |= {"lookup": 4}
+            recipes |= {"lookup": 4, "state": 2}
         recipe = self.rng.choices([*recipes], [*recipes.values()])[0]
         made: Model = getattr(self, f"_{recipe}")()
         name = f"m{number}"
@@ -451,6 +458,12 @@ class _Maker:
             return self.ref(place, self.one(of))
         return DEFAULT.get(kind, "'x'")
 
+    def other_than_key(self, place: Place, kind: str) -> str:
+        """A column of a place that is no part of its key, where there is one of that kind."""
+        keys = {part.lower() for part in place.table.key}
+        of = [c for c, column in place.table.columns.items() if column.kind == kind and c.lower() not in keys]
+        return self.ref(place, self.one(of)) if of and self.chance(0.7) else self.pick_of(place, kind)
+
     def test(self, place: Place) -> str:
         """A condition on one place alone."""
         kind, text = self.pick(place, ("text", "int", "bool", "dec"))
@@ -501,6 +514,13 @@ class _Maker:
         parts, conditions = [], []
         for _ in range(count):
             chosen = places if self.chance(0.08) else sure
+            if self.hazard == "NULL key" and not self.has_null and sure[0].table.is_events:
+                self.has_null = True
+                self.features.add("NULL key")
+                parts.append((self.ref(sure[0], self.names[self.one(("ref", "t", "n", "f"))]), Column("text")))
+                kind = KINDS[next(f for f, name in self.names.items() if parts[-1][0].endswith(ident(name)))]
+                parts[-1] = (parts[-1][0], Column(kind))
+                continue
             if self.chance(0.15) and any(p.table.is_events for p in sure):
                 place = self.one([p for p in sure if p.table.is_events])
                 parts.append((f"{self.ref(place, 'occurred_at')}::DATE", Column("date", null=False)))
@@ -638,6 +658,57 @@ class _Maker:
         # A row that lacks a partner is one: its key is that of the others, where the partner is found by its whole key.
         return Model("", tuple(i.name for i in items[: len(keys)]), items, source + self.where(places, conditions))
 
+    def _state(self) -> Model:
+        """What is known of each thing: a layer as most stores have some."""
+        places, source = self.source(1, events_only=True)
+        key, ref, t, n = (self.ref(places[0], self.names[f]) for f in ("k", "ref", "t", "n"))
+        position = self.ref(places[0], "position")
+        text = Column("text")
+        options = [
+            (f"arg_max({ref}, {position})", text),
+            (f"max({ref})", text),
+            (f"max({t})", text),
+            (f"arg_max({t}, {position})", text),
+        ]
+        if self.hazard == "collation":
+            self.features.add("collation")
+            options = [(f"{how}({what} COLLATE NOCASE)", text) for how in ("min", "max") for what in (ref, t)]
+        more = [
+            *self.rng.sample(options, self.rng.randint(1, 2)),
+            *self.rng.sample([("count(*)", Column("int", null=False)), (f"max({n})", Column("int"))], 1),
+        ]
+        items = self.items([(key, Column("text", null=False))], more)
+        tail = f"{source}{self.where(places, [], 0.1)} GROUP BY {key}"
+        return Model("", (items[0].name,), items, tail)
+
+    def _ghost(self) -> Model:
+        """An inner join behind a left one, found by what the left join may lack."""
+        self.read = []
+        sources = [self.tables[0], self.tables[-1], self.tables[0]]
+        if self.layers and self.chance(0.4):
+            sources[0] = self.layers[0]
+        x, y, z = (self.place(table, n, is_optional=n == 1) for n, table in enumerate(sources))
+        self.features |= {"outer-join ghost", "join"}
+        (mine,) = [self.ref(x, next(c for c in x.table.columns if c.lower() == x.table.key[0].lower()))
+                   if not x.table.is_events else self.ref(x, self.names["k"])]  # fmt: skip
+        theirs, last = self.ref(y, self.names[self.one(("ref", "t"))]), self.ref(z, self.names["k"])
+        # Keys are text in events, and may be anything in layers.
+        mine = mine if x.table.is_events else f"CAST({mine} AS VARCHAR)"
+        how = self.one(["{z} = coalesce({y}, {x})", "coalesce({y}, {x}) = {z}",
+                        "{z} IS NOT DISTINCT FROM coalesce({y}, {x})",
+                        "({y} IS NULL AND {z} = {x} OR {z} = {y})"])  # fmt: skip
+        source = (
+            f"FROM {self.written(x)} LEFT JOIN {self.written(y)} ON {self.ref(y, self.names['k'])} = {mine} "
+            f"JOIN {self.written(z)} ON {how.format(x=mine, y=theirs, z=last)}"
+        )
+        column = next((c for n, c in x.table.columns.items() if n.lower() == x.table.key[0].lower()), Column("text"))
+        conditions = []
+        if column.null and not x.table.is_events:
+            conditions.append(f"{mine} IS NOT NULL")
+        more = [("count(*)", Column("int", null=False)), self.aggregate([x, y, z], by_position=False)]
+        items = self.items([(mine, Column("text", null=False))], more[: self.rng.randint(1, 2)])
+        return Model("", (items[0].name,), items, f"{source}{self.where([x], conditions, 0.1)} GROUP BY {mine}")
+
     def _lookup(self) -> Model:
         """The rows of a layer with columns of others, found by their whole key."""
         self.read = []
@@ -653,7 +724,7 @@ class _Maker:
                 self.features.add("self-join")
             place = self.place(table, number, is_optional=self.chance(0.8))
             sure = [p for p in places if not p.is_optional]
-            equal = [f"{self.ref(place, name)} = {self.pick_of(self.one(sure), table.columns[name].kind)}"
+            equal = [f"{self.ref(place, name)} = {self.other_than_key(self.one(sure), table.columns[name].kind)}"
                      for part in table.key for name in table.columns if name.lower() == part.lower()]  # fmt: skip
             text += f" {'LEFT JOIN' if place.is_optional else 'JOIN'} {self.written(place)} ON {' AND '.join(equal)}"
             places.append(place)
