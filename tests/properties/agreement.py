@@ -302,7 +302,7 @@ class _Run:
                         with self.due("reopened", model.name):
                             self.lab.serve(model)
                 if number == 0:
-                    self.append(case.steps[0])
+                    self.append(Step(case.late, (), (), 0))
                 self.lab.catch_up()
                 if number:
                     for state in self.lab.lag().dicts():
@@ -389,7 +389,7 @@ def program(case: Case) -> str:
         lines.append(f"move {', '.join([*moves, *(case.models[n].name for n in step.order), 'all'])}")
     if case.is_file:
         known = "all" if case.hazard != "reopened store" else ", ".join(case.models[n].name for n in case.known)
-        lines.append(f"open again with {known or 'none'} of the models, append, open again with all")
+        lines.append(f"open again with {known or 'none'} of the models, append {case.late}, open again with all")
     lines.append(f"at the end: {', '.join(sorted(case.ends)) or 'history'}")
     return "\n".join(lines)
 

@@ -24,13 +24,13 @@ from pydantic import create_model
 from cqrs_lab import Decider, Event
 
 HAZARDS = {
-    "": 50,
+    "": 66,
     "self-join": 6,  # a layer read in two places
-    "outer-join ghost": 5,  # an inner join behind a left join, whose condition reads what that may lack
-    "NULL key": 5,
-    "column name": 7,  # columns, fields, aliases and models with names that an engine may use itself
-    "case of names": 6,  # written in another case where they are used, and by the next release
-    "collation": 6,
+    "outer-join ghost": 8,  # an inner join behind a left join, whose condition reads what that may lack
+    "NULL key": 4,
+    "column name": 5,  # columns, fields, aliases and models with names that an engine may use itself
+    "case of names": 4,  # written in another case where they are used, and by the next release
+    "collation": 4,
     "reopened store": 6,  # by a domain that declares a part of the read models
     "apart": 6,  # layers moved to different positions
 }
@@ -150,6 +150,7 @@ class Case:
     is_inline: bool
     is_file: bool
     known: tuple[int, ...]  # the models that the other domain declares when the store is opened again
+    late: tuple[Fact, ...]  # what the other domain appends
     ends: frozenset[str] = field(default_factory=frozenset)  # what is asked at the end: fork, inline, diff
 
 
@@ -231,17 +232,19 @@ class _Maker:
 
     def case(self) -> Case:
         rng = self.rng
-        categories = ("a", "b", "c")[: rng.choice([2, 2, 3] if self.hazard == "outer-join ghost" else [1, 2, 2, 3])]
+        categories = ("a", "b", "c")[: rng.choice([2] if self.hazard == "outer-join ghost" else [1, 2, 2, 3])]
         if self.hazard == "case of names" and self.chance(0.1):
             categories = tuple(name.upper() for name in categories)
         elif self.naming and self.chance(0.3):
             categories = ("select", "new", "old")[: len(categories)]
+        is_apart = self.hazard == "apart"
         self.tables = [self.events(category) for category in categories]
         self.layers: list[Table] = []
-        models = [self.model(number) for number in range(rng.choice([2, 3, 3, 4, 4, 5]))]
+        models = [self.model(number) for number in range(rng.choice([3, 4] if is_apart else [2, 3, 3, 4, 4, 5]))]
         count = len(models)
         size = rng.choice([3, 3, 4, 5])
         steps = tuple(self.step(categories, count, is_first=number == 0) for number in range(size))
+        late = [self.fact(categories, what="Made") for _ in range(4)]
         is_file = self.hazard == "reopened store" or (self.hazard == "case of names" and self.chance(0.5))
         ends = frozenset(end for end, part in {"fork": 0.25, "inline": 0.3, "diff": 0.6}.items() if self.chance(part))
         return Case(
@@ -252,17 +255,18 @@ class _Maker:
             models=tuple(models),
             steps=steps,
             born=rng.choice([0, 0, 1, 1, 2]),
-            is_inline=self.chance(0.12),
+            is_inline=self.chance(0.12) and not is_apart,
             is_file=is_file or self.chance(0.04),
             known=self.known(models),
+            late=tuple(late),
             ends=ends,
         )
 
     def known(self, models: list[Model]) -> tuple[int, ...]:
         """Some of the models, or those that others read."""
-        if self.chance(0.6):
+        if self.chance(0.8):
             return tuple(n for n, m in enumerate(models) if any(m.name in other.reads for other in models))
-        return tuple(sorted(self.rng.sample(range(len(models)), self.rng.randint(0, len(models)))))
+        return tuple(sorted(self.rng.sample(range(len(models)), self.rng.randint(0, len(models) - 1))))
 
     def events(self, category: str) -> Table:
         columns = {name: Column(KINDS[f], null=f not in ("k", "tags")) for f, name in self.names.items()}
@@ -277,15 +281,16 @@ class _Maker:
         moves: tuple[tuple[int, float], ...] = ()
         if self.hazard == "apart":  # a layer to the head, then any to somewhere before it
             ahead = [(rng.randrange(min(2, models)), 1.0)]
-            moves = tuple(ahead + [(rng.randrange(models), rng.choice([0.34, 0.67, 1.0])) for _ in range(3)])
+            behind = [(rng.randrange(min(2, models - 1), models), rng.choice([0.34, 0.67])) for _ in range(2)]
+            moves = tuple(ahead + behind)
         return Step(facts, moves, tuple(order) if self.chance(0.5) else (), rng.random())
 
-    def fact(self, categories: Sequence[str]) -> Fact:
+    def fact(self, categories: Sequence[str], what: str = "") -> Fact:
         rng = self.rng
         number = rng.randrange(len(categories))
-        if self.hazard == "outer-join ghost" and self.chance(0.6):
+        if self.hazard == "outer-join ghost" and self.chance(0.3):
             number = 0  # so that a left join lacks something for some time
-        what = rng.choices(["Made", "Changed", "Seen"], [7, 3, 1])[0]
+        what = what or rng.choices(["Made", "Changed", "Seen"], [7, 3, 1])[0]
 
         def maybe(values: Sequence[Any]) -> Any:
             return None if self.chance(0.2) else self.one(values)
@@ -307,7 +312,7 @@ class _Maker:
         """Make a read model over what there is, and let later ones read it."""
         self.features = set()
         recipes = {"group": 9, "rows": 7, "window": 2, "distinct": 1, "unnest": 1.5, "latest": 0.7, "union": 0.8}
-        if self.hazard == "outer-join ghost" and self.chance(0.5):
+        if self.hazard == "outer-join ghost" and self.chance(0.6):
             recipes = {"ghost": 1}
         elif number == 0:
             is_told = self.hazard in ("self-join", "collation", "reopened store", "apart")
@@ -315,7 +320,9 @@ class _Maker:
         elif self.hazard == "self-join" and self.chance(0.7):
             recipes = {"group": 1, "rows": 1, "lookup": 4}
         elif self.hazard == "apart" and self.chance(0.6):
-            recipes = {"state": 1} if number == 1 else {"group": 1, "rows": 1}
+            recipes = {"state": 1} if number == 1 else {"group": 1, "rows": 1, "lookup": 3}
+        elif self.hazard == "reopened store" and self.chance(0.7):
+            recipes = {"lookup": 2, "group": 1}
         else:
             recipes |= {"lookup": 4, "state": 2}
         recipe = self.rng.choices([*recipes], [*recipes.values()])[0]
@@ -712,10 +719,12 @@ class _Maker:
     def _lookup(self) -> Model:
         """The rows of a layer with columns of others, found by their whole key."""
         self.read = []
-        places = [self.place(self.one(self.layers), 0)]
+        is_apart = self.hazard == "apart" and len(self.layers) > 1
+        two = self.rng.sample(self.layers[:2], 2) if is_apart else []
+        places = [self.place(two[0] if two else self.one(self.layers), 0)]
         text = f"FROM {self.written(places[0])}"
-        for number in range(1, self.rng.choice([2, 2, 3])):
-            table = self.one(self.layers)
+        for number in range(1, 2 if two else self.rng.choice([2, 2, 3])):
+            table = two[1] if two else self.one(self.layers)
             if self.hazard == "self-join" and self.chance(0.7):
                 table = places[0].table
             if table in self.read:
@@ -731,7 +740,8 @@ class _Maker:
         first = places[0]
         keys = [(self.ref(first, name), column) for part in first.table.key
                 for name, column in first.table.columns.items() if name.lower() == part.lower()]  # fmt: skip
-        more = [self.expression([place], ("text", "int", "dec", "bool", "date", "sum", "real")) for place in places]
+        kinds = ("text", "int", "dec", "bool", "date", "sum", "real")
+        more = [self.expression([place], kinds) for place in [places[0], *places]]
         if any(column.null for _, column in keys):
             self.features.add("NULL key")
         items = self.items(keys, more)
