@@ -10,10 +10,12 @@ import argparse
 import itertools
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.pool import AsyncResult
 from pathlib import Path
@@ -43,13 +45,17 @@ def soaked(seeds: Iterable[int], processes: int, until: float) -> Iterator[Told]
     """Run cases side by side until a time comes, or there are none left; tell of them in the order of their seeds."""
     left, running = iter(seeds), deque[AsyncResult[Told]]()
     # Not forked: a database does not survive that.
-    with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=500) as pool:
+    with multiprocessing.get_context("spawn").Pool(processes, _leave_interrupts, maxtasksperchild=500) as pool:
         while True:
             while len(running) < 4 * processes and time.monotonic() < until and (seed := next(left, None)) is not None:
                 running.append(pool.apply_async(tell, (seed,)))
             if not running:
                 return
             yield running.popleft().get()
+
+
+def _leave_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def table(told: list[Told], elapsed: float) -> str:
@@ -99,7 +105,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--show", type=int, metavar="SEED")
     parser.add_argument("--whole", action="store_true", help="with --show: as it is, not made small")
-    parser.add_argument("--verbose", action="store_true", help="tell the first disagreement of each seed")
+    parser.add_argument("--verbose", action="store_true", help="tell of each seed as it is done")
     given = parser.parse_args()
     if given.show is not None:
         case = case_of(given.show)
@@ -111,11 +117,12 @@ def main() -> int:
     seeds = itertools.count(given.first) if given.count is None else range(given.first, given.first + given.count)
     begin = time.monotonic()
     told = []
-    for one in soaked(seeds, given.processes, begin + (1e9 if given.count is not None else given.seconds)):
-        told.append(one)
-        if given.verbose and one.outcome.disagreements:
-            first = one.outcome.disagreements[0]
-            print(one.seed, first.kind, "|", first.check, first.model, "|", first.detail[:250], flush=True)  # noqa: T201
+    with suppress(KeyboardInterrupt):  # what there is so far is told
+        for one in soaked(seeds, given.processes, begin + (1e9 if given.count is not None else given.seconds)):
+            told.append(one)
+            if given.verbose:
+                found = [f"{d.kind} | {d.check} | {d.model} | {d.detail[:200]}" for d in one.outcome.disagreements[:1]]
+                print(one.seed, *found, flush=True)  # noqa: T201
     print(table(told, time.monotonic() - begin))  # noqa: T201
     return any(one.outcome.disagreements for one in told)
 
