@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -16,6 +14,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import Child, pay, place
 
 from cqrs_lab import Command, Decider, Domain, Event, Lab, Value, open_shop
 from cqrs_lab.database import Database
@@ -31,9 +30,7 @@ from cqrs_lab.errors import (
     UnknownCommand,
 )
 from cqrs_lab.shop import (
-    OrderLine,
     PayOrder,
-    PlaceOrder,
     RegisterCustomer,
     ReserveStock,
     StockProduct,
@@ -43,7 +40,6 @@ from cqrs_lab.shop import (
 from cqrs_lab.write.decider import Service
 from cqrs_lab.write.event_store import _FEW, EventStore
 
-LINE = OrderLine(product_id="p-1", quantity=2, unit_price="1.50")
 STOCK = StockProduct(product_id="p-1", quantity=5)
 
 
@@ -257,7 +253,7 @@ def test_a_policy_applies_to_a_sagas_commands():
     with open_shop(policy=policy, threads=1) as lab:
         lab.follow(fulfilment)
         lab.send(STOCK)
-        lab.send(PlaceOrder(order_id="o-1", customer_id="c-1", lines=[LINE]))
+        lab.send(place())
         lab.catch_up()
         (row,) = lab.events(types=["StepRefused"]).dicts()
         assert row["stream"] == "fulfilment/o-1"
@@ -411,10 +407,9 @@ def test_receipts_of_a_mixed_batch():
     """A batch over categories and services gives each command its receipt; an empty one gives none."""
     with open_shop(threads=1) as lab:
         assert lab.send_many([]) == []
-        place = PlaceOrder(order_id="o-1", customer_id="c-1", lines=[LINE])
         register = RegisterCustomer(customer_id="c-1", name="Ann", email="ann@example.com")
-        take = TakePayment(order_id="o-1", amount="3.00")
-        batch = [STOCK, place, register, take, PayOrder(order_id="o-1", amount="3.00"), STOCK]
+        take = TakePayment(order_id="o-1", amount="5.00")
+        batch = [STOCK, place(), register, take, pay(), STOCK]
         receipts = lab.send_many(
             iter(batch), correlation_id="story", command_ids=[None, "mine", uuid4(), None, None, None]
         )
@@ -487,29 +482,16 @@ def test_few_and_many_rows_are_the_same_rows(count):
         assert [r.command_id for r in read] == [str(r.command_id) for r in receipts]
 
 
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, "tests")
-from test_bus import *
-lab, execute = open_lab(sys.argv[1]), Database.execute
-lab.send(Add(tally="a", n=1))
-def dying(self, sql, params=()):
-    if sql == "COMMIT" and sys.argv[2] == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
-    rows = execute(self, sql, params)
-    if sys.argv[2] in sql:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return rows
-Database.execute = dying
-lab.send_many([Add(tally=f"t-{i}", n=1) for i in range(100)])
-"""
-
-
-@pytest.mark.parametrize(("point", "stored"), [('INTO "tally_events"', 0), ("before", 0), ("COMMIT", 100)])
-def test_a_batch_survives_a_kill_whole_or_not_at_all(point, stored, tmp_path):
+@pytest.mark.parametrize(
+    ("part", "when", "stored"), [('INTO "tally_events"', "after", 0), ("COMMIT", "before", 0), ("COMMIT", "after", 100)]
+)
+def test_a_batch_survives_a_kill_whole_or_not_at_all(part, when, stored, tmp_path):
     """A process killed in the middle of a batch leaves all of it or nothing of it."""
     path = str(tmp_path / "lab.duckdb")
-    assert subprocess.run([sys.executable, "-c", KILLED, path, point], timeout=60).returncode == -signal.SIGKILL
+    child = Child(__file__)
+    child.run(f"from test_bus import *; lab = open_lab({path!r}); lab.send(Add(tally='a', n=1))")
+    child.tell(f"die_at({part!r}, {when!r}); lab.send_many([Add(tally=f't-{{i}}', n=1) for i in range(100)])")
+    assert child.wait() == -signal.SIGKILL
     with open_lab(path) as lab:
         assert len(log_of(lab)) == 1 + stored
         assert lab._log.database.execute("SELECT count(*) FROM commands") == [(1 + stored,)]

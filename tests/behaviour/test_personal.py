@@ -8,7 +8,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
-from test_faults import Child, place
+from support import START, Child, append, place
 
 from cqrs_lab import Decider, Domain, Event, Lab, ReadModel, Value, doctor, open_shop, wal
 from cqrs_lab.database import Database
@@ -43,9 +43,8 @@ from cqrs_lab.shop import (
     order_facts,
     order_summary,
 )
-from cqrs_lab.write.event_store import Context, EventStore
+from cqrs_lab.write.event_store import EventStore
 
-START = datetime(2025, 1, 1, tzinfo=UTC)
 EMAIL = "ada.lovelace.1815@difference-engine.analytical.example.org"
 LATER = "augusta.king.1852@notes-upon-the-memoir.example.org"
 NAME = "Augusta Ada King, Countess of Lovelace"
@@ -321,13 +320,6 @@ def domain(*events: type[Event], category: str = "person", models: Sequence[Read
     )
 
 
-def store(lab: Lab, *events: Event, category: str = "person") -> None:
-    """Append facts one by one."""
-    for event in events:
-        declared = lab._categories[category]
-        lab._store.append(declared, getattr(event, declared.key), [event], context=Context(occurred_at=START))
-
-
 @pytest.mark.parametrize(
     "events",
     [(Known, Met), (Met, Known), (Keyed,), (Nested,), (Listed,)],
@@ -350,7 +342,7 @@ def test_a_stored_field_does_not_become_personal(tmp_path: Path) -> None:
     for first, then, says in ((Met, Seen, "in the log.*personal"), (Seen, Met, "beside the log.*not personal")):
         path.unlink(missing_ok=True)
         with Lab(path, domain=domain(first)) as lab:
-            store(lab, first(person="p", name="n"))
+            append(lab, [first(person="p", name="n")])
         with pytest.raises(DeclarationError, match=rf"person\.name is stored {says}.*new name"):
             Lab(path, domain=domain(then))
         with Lab(path, domain=domain(first)) as lab:
@@ -369,12 +361,12 @@ def test_a_domain_grows_personal_fields(tmp_path: Path) -> None:
         name: Personal[str] = None
 
     with Lab(path, domain=domain(Seen)) as lab:
-        store(lab, Seen(person="p"))
+        append(lab, [Seen(person="p")])
     for events in ((Seen, Named), (Seen, Named, Known)):
         with Lab(path, domain=domain(*events)) as lab:
-            store(lab, events[-1](person="p", name=NAME))
+            append(lab, [events[-1](person="p", name=NAME)])
     with Lab(path, domain=domain(Seen, Named, Known)) as lab:
-        store(lab, Known(person="p", born=1815, city="London"))
+        append(lab, [Known(person="p", born=1815, city="London")])
         assert lab.forget("p") == 3
         assert [row["data"] for row in lab.events().dicts()] == ['{"person":"p"}'] * 3 + [
             '{"person":"p","city":"London"}'
@@ -392,7 +384,7 @@ def test_forget_says_which_category_it_needs() -> None:
     both = Domain(deciders=[*domain(Known).deciders, *domain(Known, category="pupil").deciders])
     with Lab(domain=both) as lab:
         for category in ("person", "pupil"):
-            store(lab, Known(person="p", name=NAME), category=category)
+            append(lab, [Known(person="p", name=NAME)], category=category)
         with pytest.raises(DeclarationError, match="person, pupil"):
             lab.forget("p")
         assert lab.forget("p", "pupil") == 1
@@ -424,7 +416,7 @@ def test_a_lifted_personal_field_is_forgotten(tmp_path: Path) -> None:
 
     old = type("Named", (Event,), {"__annotations__": {"person": str, "name": Personal[str]}, "name": None})
     with Lab(path, domain=domain(old)) as lab:
-        store(lab, old(person="p", name="Ada Byron"))
+        append(lab, [old(person="p", name="Ada Byron")])
     model = ReadModel("initials", "person", "SELECT person, max(initial) AS i FROM person_events GROUP BY person")
     with Lab(path, domain=domain(Named, models=[model])) as lab:
         served = lab.serve(model)
@@ -459,8 +451,7 @@ def test_a_table_is_the_same_as_its_rows_one_by_one(history: list[Event], forgot
     kinds = dict.fromkeys(["id", "type", *FIELDS], pl.String) | {"occurred_at": pl.Datetime("us", "UTC")}
     with people() as single, people() as as_set:
         for n, event in enumerate(history):
-            context = Context(occurred_at=START + timedelta(minutes=n))
-            single._store.append(customers.log_category, event.customer_id, [event], context=context)
+            append(single, [(event, n)])
         as_set.append_table("customer", pl.DataFrame(rows, schema=kinds))
         for _ in range(2):
             said = [
@@ -829,7 +820,7 @@ def test_a_copy_says_what_its_store_says(customers_: list[tuple[str, str | None]
     with tempfile.TemporaryDirectory() as folder, people() as lab:
         for id, name in customers_:
             event = CustomerRenamed(customer_id=id, name=name)
-            lab._store.append(customers.log_category, id, [event], context=Context(occurred_at=START))
+            append(lab, [event])
         for model in MODELS:
             for way in WAYS:
                 lab.serve(model, way)

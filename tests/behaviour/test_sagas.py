@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import sqlite3
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +15,7 @@ from typing import Any
 import hypothesis
 import pytest
 from hypothesis import strategies as st
+from support import Child
 
 from cqrs_lab import Command, Domain, Event, Lab, open_shop
 from cqrs_lab.errors import DeclarationError, RuleViolated
@@ -465,18 +464,17 @@ def test_killed_at_any_moment(tmp_path):
     calm = undisturbed(tmp_path, placed)
     path, ledger = tmp_path / "shop.duckdb", tmp_path / "ledger.sqlite"
     prepare(path, placed)
-    code = "import sys, test_sagas; test_sagas.work(*sys.argv[1:])"
     moments, kills = random.Random(7), 0
     for life in range(4):
-        with subprocess.Popen(
-            [sys.executable, "-c", code, str(path), str(ledger)], stdout=subprocess.PIPE, cwd=Path(__file__).parent
-        ) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"at work\n"
-            if life < 3:
-                time.sleep(moments.uniform(0.02, 0.3))
-                process.kill()
-            kills += process.wait(timeout=60) != 0
+        child = Child(__file__)
+        child.tell(f"import test_sagas; test_sagas.work({str(path)!r}, {str(ledger)!r})")
+        assert child.line() == "at work"
+        if life < 3:
+            time.sleep(moments.uniform(0.02, 0.3))
+            child.process.kill()
+        kills += child.line() != "done"
+        child.kill()
+    assert kills < 4
     assert kills > 1
     gateway = Ledger(ledger)
     with shop(path, gateway=gateway, stock={}) as lab:

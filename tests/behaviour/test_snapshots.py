@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import python
 
 from cqrs_lab import Command, Decider, Domain, Event, Lab
 from cqrs_lab.errors import CqrsLabError, DeclarationError, RuleViolated
@@ -250,7 +250,6 @@ def test_a_state_of_other_versions_of_events_is_not_used(tmp_path, read):
 
 NOTEBOOK = """
 import sys
-sys.path.insert(0, "tests")
 from test_snapshots import Added, add, open_lab, snapshots, state_of
 times = int(sys.argv[2])
 simple = {"initial": 0, "decide": lambda command, state: [Added(tally="a", n=1)], "snapshot_every": 2}
@@ -264,14 +263,7 @@ with open_lab(sys.argv[1], evolve=evolve, **simple) as lab:
 def test_a_state_made_in_a_notebook_stays_there(tmp_path):
     """Where evolve has no source a snapshot is used by the decider that made it, and by no other process."""
     answers = [
-        subprocess.run(
-            [sys.executable, "-c", NOTEBOOK, str(tmp_path / "lab.duckdb"), times],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        ).stdout.strip()
-        for times in ("1", "10")
+        python(NOTEBOOK, tmp_path / "lab.duckdb", times, beside=__file__).stdout.strip() for times in ("1", "10")
     ]
     assert answers == ["3 {'tally/a': 2}", "60 {'tally/a': 5}"]
 

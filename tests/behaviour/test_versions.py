@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
-from support import as_table, assert_same, lines, maybe, minutes, money
+from support import append, as_table, assert_same, lines, maybe, minutes, money
 
 from cqrs_lab import Command, Decider, Domain, Event, Lab, ReadModel, Value, open_shop
 from cqrs_lab.categories import Category
@@ -36,7 +36,6 @@ from cqrs_lab.shop import (
     orders,
 )
 from cqrs_lab.shop.orders import value
-from cqrs_lab.write.event_store import Context
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 MODELS = (order_summary, daily_orders)
@@ -107,14 +106,6 @@ def shop_of(path: Any, age: type) -> Lab:
     """Open a store as the shop of an earlier or later age, without read models."""
     kinds = [kind for kind in vars(age).values() if isinstance(kind, type) and issubclass(kind, Event)]
     return lab_of(path, "order", "order_id", *kinds, OrderShipped, OrderCancelled)
-
-
-def store(lab: Lab, category: str, history: Iterable[tuple[Event, int]]) -> None:
-    """Append facts one by one, each with the minutes after START at which it occurred."""
-    declared = lab._categories[category]
-    for event, minute in history:
-        context = Context(occurred_at=START + timedelta(minutes=minute))
-        lab._store.append(declared, getattr(event, declared.key), [event], context=context)
 
 
 def stored(lab: Lab, category: str, id: str) -> list[Event]:
@@ -191,10 +182,10 @@ def test_three_versions_say_what_one_says(one: list, two: list, three: list) -> 
         path = Path(folder) / "shop.duckdb"
         for age, history in ((First, one), (Second, two)):
             with shop_of(path, age) as lab:
-                store(lab, "order", [(aged(event, age), minute) for event, minute in history])
+                append(lab, [(aged(event, age), minute) for event, minute in history])
         with open_shop(path, threads=1) as mixed, open_shop(threads=1) as plain:
-            store(mixed, "order", three)
-            store(plain, "order", [*one, *two, *three])
+            append(mixed, three)
+            append(plain, [*one, *two, *three])
             versions = mixed._log.database.execute(
                 "SELECT position, schema_version FROM order_events WHERE type = 'OrderPlaced' ORDER BY position"
             )
@@ -213,9 +204,9 @@ def test_a_projection_moves_across_the_versions(one: list, two: list, three: lis
             moving = [lab.serve(model) for model in (*MODELS, BY_CUSTOMER)]
             for age, history in ((First, one), (Second, two)):
                 with shop_of(path, age) as earlier:  # beside the lab, which goes on
-                    store(earlier, "order", [(aged(event, age), minute) for event, minute in history])
-            store(lab, "order", three)
-            store(plain, "order", [*one, *two, *three])
+                    append(earlier, [(aged(event, age), minute) for event, minute in history])
+            append(lab, three)
+            append(plain, [*one, *two, *three])
             for cut in [*sorted(cuts), lab.head]:
                 for served in moving:
                     served.catch_up(to=cut)
@@ -233,10 +224,10 @@ def test_a_projection_meets_a_version_at_a_time(one: list, two: list, three: lis
         history: list[tuple[Event, int]] = []
         for age, steps in ((First, one), (Second, two), (None, three)):
             with open_shop(path, threads=1) if age is None else shop_of(path, age) as lab:
-                store(lab, "order", steps if age is None else [(aged(event, age), minute) for event, minute in steps])
+                append(lab, steps if age is None else [(aged(event, age), minute) for event, minute in steps])
             history += steps
             with open_shop(path, threads=1) as lab, open_shop(threads=1) as plain:
-                store(plain, "order", history)
+                append(plain, history)
                 for model in MODELS:
                     served = lab.serve(model)
                     if served.state == "ok":
@@ -264,7 +255,7 @@ def test_an_old_shop_appends_a_table(history: list) -> None:
             )
             assert lab.append_table("order", table) == len(history)
         with open_shop(path, threads=1) as mixed, open_shop(threads=1) as plain:
-            store(plain, "order", history)
+            append(plain, history)
             equal_stores(mixed, plain)
 
 
@@ -274,7 +265,7 @@ def test_commands_are_decided_on_lifted_events(tmp_path: Path) -> None:
     line = OrderLine(product_id="p-1", quantity=2, unit_price=Decimal("1.50"))
     with shop_of(path, First) as lab:
         event = First.OrderPlaced(order_id="o-1", customer="c-1", lines=(line,), total=Decimal("5.00"))
-        store(lab, "order", [(event, 0)])
+        append(lab, [(event, 0)])
     with open_shop(path) as lab:
         assert state(lab, "o-1").freight == Decimal("2.00")
         assert lab.send(PayOrder(order_id="o-1", amount=Decimal("5.00"))).version == 2
@@ -284,13 +275,13 @@ def test_commands_are_decided_on_lifted_events(tmp_path: Path) -> None:
 def old_and_new(path: Path) -> Lab:
     """Return the shop over a store with every serving, to which the first shop then appended an order."""
     with open_shop(path, threads=1) as lab:
-        store(lab, "order", [(placed("o-1", "c-1", [], Decimal(1)), 0)])
+        append(lab, [(placed("o-1", "c-1", [], Decimal(1)), 0)])
         for model in (*MODELS, BY_CUSTOMER):
             for way in ("view", "materialized", "projection"):
                 lab.serve(model, way)
     with shop_of(path, First) as lab:
         event = First.OrderPlaced(order_id="o-2", customer="c-2", total=Decimal(7))
-        store(lab, "order", [(event, 1)])
+        append(lab, [(event, 1)])
     return open_shop(path, threads=1)
 
 
@@ -316,9 +307,9 @@ def test_a_view_sees_an_older_version_that_comes_beside_it(tmp_path: Path) -> No
     path = tmp_path / "shop.duckdb"
     with open_shop(path, threads=1) as lab:
         view = lab.serve(BY_CUSTOMER, "view")
-        store(lab, "order", [(placed("o-1", "c-1", [], Decimal(1)), 0)])
+        append(lab, [(placed("o-1", "c-1", [], Decimal(1)), 0)])
         with shop_of(path, First) as earlier:
-            store(earlier, "order", [(First.OrderPlaced(order_id="o-2", customer="c-2", total=Decimal(7)), 1)])
+            append(earlier, [(First.OrderPlaced(order_id="o-2", customer="c-2", total=Decimal(7)), 1)])
         expected = [("c-1", 1, Decimal(0), Decimal(1)), ("c-2", 1, Decimal(0), Decimal(7))]
         assert lab.as_of(position=2).rows(BY_CUSTOMER).fetchall() == expected
         assert view.rows().fetchall() == expected
@@ -330,7 +321,7 @@ def test_a_view_sees_an_older_version_that_comes_beside_it(tmp_path: Path) -> No
 def future(path: Path) -> None:
     """Make a store in which one order is of version 4."""
     with shop_of(path, Fourth) as lab:
-        store(lab, "order", [(Fourth.OrderPlaced(order_id="o-4"), 0)])
+        append(lab, [(Fourth.OrderPlaced(order_id="o-4"), 0)])
 
 
 def test_a_version_from_the_future_is_named_by_whoever_reads_it(tmp_path: Path) -> None:
@@ -364,7 +355,7 @@ def test_a_projection_stops_before_a_version_from_the_future(tmp_path: Path) -> 
     """When another lab appends a version that is too new, catch_up() names it; rows and checkpoint stay."""
     path = tmp_path / "shop.duckdb"
     with open_shop(path, threads=1) as lab:
-        store(lab, "order", [(placed("o-1", "c-1", [], None), 0)])
+        append(lab, [(placed("o-1", "c-1", [], None), 0)])
         served = lab.serve(order_summary)
         before = served.rows().fetchall()
         future(path)
@@ -460,7 +451,7 @@ def test_an_upcast_may_be_any_expression(tmp_path: Path, expression: str, expect
     """Comments, CASE, strings with parentheses and the envelope's columns do in an upcast; its type is the field's."""
     path = tmp_path / "accounts.duckdb"
     with lab_of(path, "account", "account", versioned(1, {}, old=(str | None, None))) as lab:
-        store(lab, "account", [(lab._categories["account"].types["Opened"](account="a", old="ann"), 0)])
+        append(lab, [(lab._categories["account"].types["Opened"](account="a", old="ann"), 0)])
     newer = versioned(2, {1: {"note": expression}}, note=(str | None, None))
     model = ReadModel("notes", "account", "SELECT account, max(note) AS note FROM account_events GROUP BY account")
     with lab_of(path, "account", "account", newer, read_models=[model]) as lab:
@@ -526,18 +517,18 @@ def test_a_field_is_renamed_split_and_added(tmp_path: Path) -> None:
     """In a domain of one's own, a version adds fields and renames one, the next splits it: streams and models agree."""
     path = tmp_path / "notes.duckdb"
     with lab_of(path, "note", "note_id", Note.Noted1) as lab:
-        store(lab, "note", [(Note.Noted1(note_id="n", text="buy more milk!", words=3), 0)])
+        append(lab, [(Note.Noted1(note_id="n", text="buy more milk!", words=3), 0)])
     with lab_of(path, "note", "note_id", Note.Noted2, read_models=[LOUD]) as lab:
         served = lab.serve(LOUD)
         first = Note.Noted2(note_id="n", title="buy more milk!", letters=14, urgent=True, words=3)
         second = Note.Noted2(note_id="n", title="sleep", letters=5, urgent=False, words=1)
         assert stored(lab, "note", "n") == [first]
-        store(lab, "note", [(second, 1)])
+        append(lab, [(second, 1)])
         served.catch_up()
         assert served.rows().fetchall() == [(False, 1, 5, 1), (True, 1, 14, 3)]
     with lab_of(path, "note", "note_id", Note.Noted3, read_models=[LOUD]) as lab:
         third = Note.Noted3(note_id="n", head="a", rest="b", letters=3, urgent=True, words=2)
-        store(lab, "note", [(third, 2)])
+        append(lab, [(third, 2)])
         assert stored(lab, "note", "n") == [
             Note.Noted3(note_id="n", head="buy", rest="more milk!", letters=14, urgent=True, words=3),
             Note.Noted3(note_id="n", head="sleep", rest="", letters=5, urgent=False, words=1),
@@ -557,9 +548,9 @@ def test_fields_may_change_places(tmp_path: Path) -> None:
     fields = {"a": (int, 0), "b": (int, 0)}
     old, new = versioned(1, {}, **fields), versioned(2, {1: {"a": "b", "b": "a"}}, **fields)
     with lab_of(path, "account", "account", old) as lab:
-        store(lab, "account", [(old(account="x", a=1, b=2), 0)])
+        append(lab, [(old(account="x", a=1, b=2), 0)])
     with lab_of(path, "account", "account", new) as lab:
-        store(lab, "account", [(new(account="x", a=1, b=2), 0)])
+        append(lab, [(new(account="x", a=1, b=2), 0)])
         assert stored(lab, "account", "x") == [new(account="x", a=2, b=1), new(account="x", a=1, b=2)]
 
 
@@ -573,9 +564,9 @@ def test_one_event_is_lifted_and_another_keeps_its_column(tmp_path: Path) -> Non
 
     old, new = versioned(1, {}, note=(str | None, None)), versioned(2, {1: {"note": "'lifted'"}}, note=(str, "new"))
     with lab_of(path, "account", "account", old, Closed) as lab:
-        store(lab, "account", [(old(account="x", note="mine"), 0), (Closed(account="x", note="mine"), 0)])
+        append(lab, [(old(account="x", note="mine"), 0), (Closed(account="x", note="mine"), 0)])
     with lab_of(path, "account", "account", new, Closed) as lab:
-        store(lab, "account", [(new(account="x"), 0)])
+        append(lab, [(new(account="x"), 0)])
         expected = [new(account="x", note="lifted"), Closed(account="x", note="mine"), new(account="x", note="new")]
         assert stored(lab, "account", "x") == expected
 
@@ -601,9 +592,9 @@ def test_a_column_of_an_old_version_keeps_its_type(tmp_path: Path) -> None:
     )
     with lab_of(path, "account", "account", old) as lab:
         size = Size(width=Decimal("1.125"), mark="m")
-        store(lab, "account", [(old(account="x", price=Decimal("12345678.1234"), size=size), 0)])
+        append(lab, [(old(account="x", price=Decimal("12345678.1234"), size=size), 0)])
     with lab_of(path, "account", "account", new) as lab:
-        store(lab, "account", [(new(account="x", cents=5), 0)])
+        append(lab, [(new(account="x", cents=5), 0)])
         lifted = new(account="x", cents=1234567812, exact="12345678.1234", width=Decimal("1.125"), mark="m")
         assert stored(lab, "account", "x") == [lifted, new(account="x", cents=5)]
         kinds = dict(row[:2] for row in lab._log.database.execute(f"DESCRIBE {lab._log.source('account_events')}"))
@@ -624,7 +615,7 @@ def test_an_upcast_into_a_column_of_an_old_version_is_cast_to_it(tmp_path: Path)
     three = versioned(3, {1: up1, 2: up2}, text=(str, ""))
     for kind, event in ((one, one(account="x", cents=12345)), (two, two(account="x", price=Decimal("0.5")))):
         with lab_of(path, "account", "account", kind) as lab:
-            store(lab, "account", [(event, 0)])
+            append(lab, [(event, 0)])
     with lab_of(path, "account", "account", three) as lab:
         assert stored(lab, "account", "x") == [three(account="x", text="123.4500"), three(account="x", text="0.5000")]
 
@@ -635,7 +626,7 @@ def test_a_stored_event_that_its_class_refuses_after_the_upcast_is_named(tmp_pat
     old = versioned(1, {}, a=(int, 0))
     new = versioned(2, {1: {"b": "-a"}}, b=(Annotated[int, Field(ge=0)], 0))
     with lab_of(path, "account", "account", old) as lab:
-        store(lab, "account", [(old(account="x", a=1), 0)])
+        append(lab, [(old(account="x", a=1), 0)])
     with lab_of(path, "account", "account", new) as lab, pytest.raises(UnknownEventType, match=r"Opened.*b: "):
         stored(lab, "account", "x")
 
@@ -645,10 +636,10 @@ def test_a_domain_knows_the_versions_that_its_store_holds(tmp_path: Path) -> Non
     path = tmp_path / "accounts.duckdb"
     old, new = versioned(1, {}, a=(int, 0)), versioned(2, {1: {"b": "a"}}, b=(int, 0))
     with lab_of(path, "account", "account", old) as lab:
-        store(lab, "account", [(old(account="x", a=1), 0)])
+        append(lab, [(old(account="x", a=1), 0)])
         assert stored(lab, "account", "x") == [old(account="x", a=1)]
         with lab_of(path, "account", "account", new) as later:
-            store(later, "account", [(new(account="y", b=1), 0)])
+            append(later, [(new(account="y", b=1), 0)])
         with pytest.raises(UnknownEventType, match="Opened v2"):
             stored(lab, "account", "y")
 
@@ -670,6 +661,6 @@ def test_a_table_and_single_events_are_of_the_version_declared(tmp_path: Path) -
 def test_upcasts_run_only_while_an_old_version_is_there() -> None:
     """A store without old events is read as it is stored, at no cost."""
     with open_shop() as lab:
-        store(lab, "order", [(placed("o-1", "c-1", [], None), 0)])
+        append(lab, [(placed("o-1", "c-1", [], None), 0)])
         assert lab._log.source("order_events") is None
         assert isinstance(lab._categories["order"], Category)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
+from support import Child, python
 
 from cqrs_lab import open_shop
 from cqrs_lab.database import Database, quote
@@ -67,7 +66,7 @@ try:
 except Exception as error:
     print(type(error).__name__, getattr(error, "pid", ""), error)
 """
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    return python(code).stdout.strip()
 
 
 # -- opening, sharing and closing --------------------------------------------------------------------------------------
@@ -90,26 +89,16 @@ def test_another_process_is_kept_out(path: Path) -> None:
             assert opens_elsewhere(path) == "opened"
 
 
-def test_several_processes_may_read(path: Path) -> None:
+def test_several_processes_may_read(path: Path, child: Child) -> None:
     """Processes that open read-only share the file; one that wants to write is kept out by name."""
     open_shop(path).close()
-    code = f"""
-from cqrs_lab import open_shop
-lab = open_shop({str(path)!r}, read_only=True)
-print("ready", flush=True)
-input()
-"""
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as reader:
-        assert reader.stdout is not None
-        assert reader.stdout.readline() == "ready\n"
-        with open_shop(path, read_only=True) as lab:
-            assert lab.head == 0
-        with pytest.raises(StoreLocked) as locked:
-            open_shop(path)
-        assert locked.value.pid in (reader.pid, None)
-        reader.communicate("\n")
+    assert child.run(f"lab = open_shop({str(path)!r}, read_only=True)") == []
+    with open_shop(path, read_only=True) as lab:
+        assert lab.head == 0
+    with pytest.raises(StoreLocked) as locked:
+        open_shop(path)
+    assert locked.value.pid in (child.pid, None)
+    child.run("lab.close()")
     open_shop(path).close()
 
 
@@ -345,38 +334,33 @@ def test_an_interrupt_of_nothing_stops_nothing(database: Database) -> None:
     assert database.execute("SELECT 42") == [(42,)]
 
 
-def test_ctrl_c_is_never_late(path: Path) -> None:
+def test_ctrl_c_is_never_late(child: Child) -> None:
     """Ctrl-C at any moment of a statement stops it within 2 s, with one thread or several, and no later one with it."""
-    code = f"""
-import signal
-from cqrs_lab.database import Database
+    child.tell(
+        f"""
 others = {{number: Database.open(threads=number) for number in (1, 2, 4)}}
 woken = []
 signal.signal(signal.SIGUSR1, lambda *_: woken.append(1))
 while True:
     threads = int(input())
     try:
-        print("go", flush=True)
+        say("go")
         others[threads].execute({LONG!r})
     except KeyboardInterrupt:
-        print(others[threads].execute("SELECT 42"), flush=True)
+        say(others[threads].execute("SELECT 42"))
 """
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-    ) as child:
-        assert child.stdin is not None
-        assert child.stdout is not None
-        for number in range(24):
-            child.stdin.write(f"{(1, 2, 4)[number % 3]}\n")
-            assert child.stdout.readline() == "go\n"
-            time.sleep(number / 200)
-            os.kill(child.pid, signal.SIGUSR1)  # another signal stops nothing
-            time.sleep(0.01)
-            sent = time.monotonic()
-            os.kill(child.pid, signal.SIGINT)
-            assert child.stdout.readline() == "[(42,)]\n"
-            assert time.monotonic() - sent < 2
-        child.kill()
+    )
+    assert child.process.stdin is not None
+    for number in range(24):
+        child.process.stdin.write(f"{(1, 2, 4)[number % 3]}\n")
+        assert child.line() == "go"
+        time.sleep(number / 200)
+        os.kill(child.pid, signal.SIGUSR1)  # another signal stops nothing
+        time.sleep(0.01)
+        sent = time.monotonic()
+        os.kill(child.pid, signal.SIGINT)
+        assert child.line() == "[(42,)]"
+        assert time.monotonic() - sent < 2
 
 
 def test_ctrl_c_stops_what_it_came_in() -> None:
@@ -476,11 +460,5 @@ from cqrs_lab.database import Database
 database = Database.open({str(path)!r})
 print(database.execute("SELECT current_setting('TimeZone'), TIMESTAMPTZ '2024-03-01 00:30:00+00'::DATE::VARCHAR"))
 """
-    said = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "TZ": "America/Los_Angeles"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    said = python(code, TZ="America/Los_Angeles")
     assert said.stdout.strip() == "[('UTC', '2024-03-01')]"

@@ -13,8 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +25,7 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 import pytest
+from support import START, Child, batch, line, pay, place
 
 from cqrs_lab import Command, Decider, Domain, Event, Lab, ReadModel, open_shop, wal
 from cqrs_lab.database import Database
@@ -44,11 +45,8 @@ from cqrs_lab.errors import (
 )
 from cqrs_lab.shop import (
     CancelOrder,
-    OrderLine,
     OrderPaid,
     OrderPlaced,
-    PayOrder,
-    PlaceOrder,
     ShipOrder,
     customers,
     daily_orders,
@@ -57,32 +55,6 @@ from cqrs_lab.shop import (
     orders,
 )
 from cqrs_lab.write.event_store import EventStore
-
-START = datetime(2024, 3, 1, tzinfo=UTC)
-LINE = OrderLine(product_id="p-1", quantity=2, unit_price=Decimal("1.50"))
-
-
-def place(order_id: str) -> PlaceOrder:
-    """An order of 3.00."""
-    return PlaceOrder(order_id=order_id, customer_id="c-1", lines=(LINE,))
-
-
-def pay(order_id: str) -> PayOrder:
-    """The payment of such an order."""
-    return PayOrder(order_id=order_id, amount=Decimal("3.00"))
-
-
-def batch(prefix: str, count: int) -> pa.Table:
-    """A table of orders placed, one event a stream."""
-    return pa.table(
-        {
-            "id": [f"{prefix}-{i}" for i in range(count)],
-            "type": ["OrderPlaced"] * count,
-            "occurred_at": pa.array([START + timedelta(minutes=i) for i in range(count)], pa.timestamp("us", "UTC")),
-            "customer_id": [f"c-{i % 7}" for i in range(count)],
-            "total": pa.array([Decimal(i) / 100 for i in range(count)], pa.decimal128(18, 2)),
-        }
-    )
 
 
 def check_whole(lab: Lab) -> int:
@@ -120,107 +92,6 @@ def untouched(folder: Path) -> Iterator[None]:
     before = hashes(folder)
     yield
     assert hashes(folder) == before
-
-
-# -- another process ---------------------------------------------------------------------------------------------------
-
-SERVER = """
-import sys
-scope = {}
-while line := sys.stdin.readline():
-    exec(eval(line), scope)
-    print("done", flush=True)
-"""
-PRELUDE = """
-import os, signal, sys, threading, time
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-import pyarrow as pa
-from cqrs_lab import open_shop
-from cqrs_lab.database import Database
-from cqrs_lab.errors import *
-from cqrs_lab.shop import *
-
-def say(what):
-    print(what, flush=True)
-
-def place(order_id):
-    line = OrderLine(product_id="p-1", quantity=2, unit_price=Decimal("1.50"))
-    return PlaceOrder(order_id=order_id, customer_id="c-1", lines=(line,))
-
-def batch(prefix, count):
-    start = datetime(2024, 3, 1, tzinfo=UTC)
-    return pa.table({
-        "id": [f"{prefix}-{i}" for i in range(count)],
-        "type": ["OrderPlaced"] * count,
-        "occurred_at": pa.array([start] * count, pa.timestamp("us", "UTC")),
-    })
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def die_at(part, when):
-    execute = Database.execute
-    def dying(self, sql, params=()):
-        if part in sql and when == "before":
-            die()
-        rows = execute(self, sql, params)
-        if part in sql:
-            die()
-        return rows
-    Database.execute = dying
-"""
-
-
-class Child:
-    """A Python process that runs what it is told and says what it prints."""
-
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-        self.pid = self.process.pid
-        self.run(PRELUDE)
-
-    def tell(self, code: str) -> None:
-        """Start code without waiting for its end."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{code!r}\n")
-
-    def line(self) -> str:
-        """Return the next line that the process prints, empty when it is dead."""
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().rstrip("\n")
-
-    def run(self, code: str) -> list[str]:
-        """Run code to its end, or to the process's, and return the lines it printed."""
-        self.tell(code)
-        lines = []
-        while (line := self.line()) not in ("done", ""):
-            lines.append(line)
-        return lines
-
-    def kill(self) -> int:
-        """Kill the process and return its exit code."""
-        self.process.kill()
-        return self.wait()
-
-    def wait(self) -> int:
-        """Wait for the end of the process and return its exit code."""
-        code = self.process.wait(timeout=30)
-        for pipe in (self.process.stdin, self.process.stdout):
-            assert pipe is not None
-            with suppress(BrokenPipeError):
-                pipe.close()
-        return code
-
-
-@pytest.fixture
-def child() -> Iterator[Child]:
-    """Another process."""
-    process = Child()
-    yield process
-    process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -605,7 +476,7 @@ def disk_full(folder: Path) -> None:
     lab = open_shop(path, threads=1)
     with pytest.raises(StoreFull, match="This was not acknowledged; make room"):  # noqa: PT012
         for number in range(100):
-            lab.send(PlaceOrder(order_id=f"o-{number}", customer_id="c-1" + text[:400], lines=(LINE,) * 10))
+            lab.send(place(number, *[line()] * 10, customer="c-1" + text[:400]))
             lab.send(CancelOrder(order_id=f"o-{number}", reason=text))
             acknowledged = lab.head
     assert lab.head >= acknowledged > 10
@@ -972,7 +843,7 @@ def test_two_labs_over_one_file(store: Path) -> None:
             assert one.position == 302
             row = one.get("o-1")
             assert row is not None
-            assert (row["paid"], row["item_count"], row["status"]) == (Decimal("3.00"), 2, "PAID")
+            assert (row["paid"], row["item_count"], row["status"]) == (Decimal("5.00"), 1, "PAID")
         first.close()
         assert second.send(place("o-2")).position == 303
         assert check_whole(second) == 303
