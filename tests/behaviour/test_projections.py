@@ -20,12 +20,9 @@ from support import START, append, assert_same, histories, place, python
 
 from cqrs_lab import Domain, Event, Lab, Projection, ReadModel, Value, open_shop
 from cqrs_lab.errors import (
-    DeclarationError,
     NotServed,
     NotYet,
     ProjectionFailed,
-    QueryFailed,
-    ReadModelRefused,
     RebuildNeeded,
 )
 from cqrs_lab.shop import (
@@ -252,47 +249,6 @@ def test_it_moves_in_the_background(tmp_path: Path) -> None:
         assert served.rows().fetchall() == [("o-1", 1), ("o-2", 1)]
 
 
-def test_what_does_not_fit_together_is_refused() -> None:
-    """An unknown event, two handlers for one, odd columns and keys, and ways that have no SELECT, are refused."""
-
-    class Elsewhere(Event):
-        order_id: str
-
-    made = counting()
-    with pytest.raises(DeclarationError, match="two handlers for OrderPaid"):
-        made.on(OrderPaid)
-    with pytest.raises(DeclarationError, match="key"):
-        Projection("x", "other", {"id": str})
-    with pytest.raises(DeclarationError, match="side_effect"):
-        Projection("x")
-    with pytest.raises(DeclarationError, match="side_effect"):
-        Projection("x", "id", {"id": str}, side_effect=True)
-    with pytest.raises(DeclarationError, match="differ"):
-        Projection("x", "id", {"id": str, "ID": str})
-    with pytest.raises(DeclarationError, match="chunk"):
-        Projection("x", "id", {"id": str}, chunk=0)
-    for name in ("servings", "dead_letters", "x_events"):
-        with pytest.raises(ReadModelRefused, match="kept"):
-            Projection(name, "id", {"id": str})
-    with open_shop() as lab:
-        strange = Projection("strange", "id", {"id": str})
-        strange.on(Elsewhere)(lambda recorded, rows: None)
-        with pytest.raises(DeclarationError, match="Elsewhere, which no category has"):
-            lab.serve(strange)
-        for ways in ({"as_": "view"}, {"as_": "materialized"}, {"mode": "inline"}):
-            with pytest.raises(NotServed, match="made by handlers in Python"):
-                lab.serve(made, **ways)
-        lab.serve(made)
-        with pytest.raises(NotServed, match="as of another moment"):
-            lab.as_of(position=0).rows(made)
-        with pytest.raises(ReadModelRefused, match="handlers in Python"):
-            lab.serve(ReadModel("above", "n", "SELECT n FROM counts GROUP BY n"))
-        with pytest.raises(NotServed, match="for projections"):
-            lab.serve(order_summary, "materialized", on_error="dead letter")
-        with pytest.raises(NotServed, match="on_error is"):
-            lab.serve(order_summary, on_error="ignore")
-
-
 def test_a_handler_may_only_put_what_fits() -> None:
     """A column that is not there, a value of another type and a key with a part missing fail, and say so."""
     for put, said in [
@@ -306,13 +262,6 @@ def test_a_handler_may_only_put_what_fits() -> None:
             append(lab, [paid()])
             with pytest.raises(ProjectionFailed, match=said):
                 lab.serve(bad)
-    asking = Projection("asking", "order_id", {"order_id": str, "n": int})
-    asking.on(OrderPaid)(lambda recorded, rows: rows.get("a", "b"))
-    with open_shop() as lab:
-        append(lab, [paid()])
-        with pytest.raises(ProjectionFailed, match="2 values were given") as failed:
-            lab.serve(asking)
-        assert isinstance(failed.value.__cause__, QueryFailed)
 
 
 def test_other_columns_or_handlers_need_a_rebuild() -> None:

@@ -17,7 +17,7 @@ from support import as_table, assert_same, place, placed, python, wait_until
 from support.layers import contacts, listed
 
 from cqrs_lab import Lab, ReadModel, open_shop
-from cqrs_lab.errors import NotServed, NotYet, ProjectionFailed, ReadOnlyStore, StoreInUse
+from cqrs_lab.errors import NotYet, ProjectionFailed, ReadOnlyStore, StoreInUse
 from cqrs_lab.read import running
 from cqrs_lab.read.moving import Stored
 from cqrs_lab.read.running import Running
@@ -433,24 +433,6 @@ def test_modes_are_kept_and_can_be_changed(tmp_path):
         assert_whole(lab, order_summary)
 
 
-@pytest.mark.parametrize(
-    ("as_", "given"),
-    [("projection", {"mode": "sometimes"}), ("projection", {"mode": ""}), ("projection", {"mode": "every 3 events"}),
-     ("view", {"mode": "inline"}), ("materialized", {"mode": "background"}), ("projection", {"refresh_every": 3}),
-     ("view", {"refresh_every": 3}), ("materialized", {"refresh_every": 0}), ("materialized", {"refresh_every": -1}),
-     ("materialized", {"refresh_every": True}), ("materialized", {"refresh_every": "3"}),
-     ("materialized", {"refresh_every": 1.5}), ("materialized", {"refresh_every": float("nan")}),
-     ("materialized", {"refresh_every": timedelta(0)}), ("materialized", {"refresh_every": 3, "mode": "background"})],
-    ids=str,
-)  # fmt: skip
-def test_modes_that_are_none_are_refused(as_, given):
-    """A wrong mode is refused before anything is built."""
-    with open_shop() as lab:
-        with pytest.raises(NotServed):
-            lab.serve(order_summary, as_=as_, **given)
-        assert lab.lag().dicts() == []
-
-
 def test_a_read_only_lab_moves_nothing(tmp_path):
     """A store opened read-only has no thread; its servings answer as of their position, and waiting says so."""
     path = tmp_path / "shop.duckdb"
@@ -502,10 +484,6 @@ def test_not_yet_says_how_far_it_got():
         assert 0.4 <= time.monotonic() - start < 0.8
         assert refused.value.position == 1
         assert lab.head == 2  # it is stored
-        with pytest.raises(NotServed, match="position 99 is not in the log"):
-            lab.ask(OrderDetails(order_id="o-1"), at_least=99)
-        with pytest.raises(NotServed, match="not served as"):
-            lab.ask(OrderDetails(order_id="o-1"), at_least=2, served_as="projection")
 
 
 @pytest.mark.parametrize("mode", ["inline", "background"])
