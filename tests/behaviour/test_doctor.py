@@ -32,8 +32,8 @@ def test_the_doctor_fails_a_store_with_a_missing_event(store: Path) -> None:
     """A deleted event makes doctor exit with 1, say where it was and what to do next."""
     with duckdb.connect(str(store)) as connection:
         connection.execute("DELETE FROM order_events WHERE position = 6")
-    said = run("doctor", "--db", store)
-    assert said.returncode == 1
+    said = call("doctor", "--db", store)
+    assert said.exit_code == 1
     assert "positions are missing: 6" in " ".join(said.stdout.split())
     assert "Next: Restore a backup" in said.stdout
     assert "checks failed." in said.stdout.splitlines()[-1]
