@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import START, append, assert_same, place, wait_until
 from typer.testing import CliRunner
 
 from cqrs_lab import Domain, Event, Lab, Projection, ReadModel, Saga, doctor, open_shop, subscriptions
@@ -22,14 +22,12 @@ from cqrs_lab.shop import (
     CustomerRegistered,
     OrderPaid,
     OrderShipped,
-    PlaceOrder,
     RegisterCustomer,
     customers,
     order_facts,
     order_summary,
     orders,
 )
-from support import START, append, assert_same
 
 merged = ReadModel(
     "merged",
@@ -193,9 +191,7 @@ def test_what_moves_by_itself_sets_aside_by_itself(model: str, mode: str) -> Non
         made = by_hand(lambda number: tries.append(number) or number.isdigit()) if model == "by_hand" else merged
         served = lab.serve(made, mode=mode, on_error="dead letter")
         append(lab, steps(".", "x", "1", "y", "2"))
-        until = time.monotonic() + 10
-        while served.position < 5 and time.monotonic() < until:
-            time.sleep(0.01)
+        wait_until(lambda: served.position == 5)
         assert served.rows().fetchall() == [("o-0", 3, 3)]
         counted = {row["position"]: row["attempts"] for row in lab.dead_letters().dicts()}
         if mode == "background":
@@ -530,12 +526,7 @@ def test_the_doctor_leaves_out_what_was_set_aside(tmp_path: Path) -> None:
     """Rows without the events that were set aside are whole; with the letters gone they are not."""
     path = tmp_path / "shop.duckdb"
     with open_shop(path) as lab:
-        lab.send_many(
-            PlaceOrder(
-                order_id=f"o-{n}", customer_id="c-1", lines=[{"product_id": "p", "quantity": 1, "unit_price": 1}]
-            )
-            for n in (1, 2)
-        )
+        lab.send_many([place(1), place(2)])
         lab._servings.dead.put("order_facts", 2, ValueError("no"), 1)
         lab.serve(order_facts)
         assert len(lab.serve(order_facts).rows()) == 1

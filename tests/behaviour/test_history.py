@@ -8,6 +8,20 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import append, assert_same, facts, histories
+from support.layers import (
+    by_customer,
+    by_day,
+    by_state,
+    contacts,
+    declared,
+    demand,
+    late,
+    listed,
+    unnamed,
+    waiting,
+    wanted,
+)
 
 from cqrs_lab import Lab, ReadModel, open_shop
 from cqrs_lab.errors import NotServed
@@ -15,22 +29,6 @@ from cqrs_lab.read import kept
 from cqrs_lab.read.history import RUNNING
 from cqrs_lab.read.merge import COMBINE, Merge
 from cqrs_lab.shop import CustomerRegistered, OrderPaid, OrderPlaced, daily_orders, order_facts, order_summary
-from support import append, assert_same, histories
-from test_layers import (
-    by_customer,
-    by_day,
-    by_state,
-    contacts,
-    declared,
-    demand,
-    facts,
-    late,
-    listed,
-    record,
-    unnamed,
-    waiting,
-    wanted,
-)
 
 everything = ReadModel(
     "everything",
@@ -105,7 +103,7 @@ def test_history_of_what_is_made_of_others(history):
     with open_shop(threads=1) as lab:
         known(lab)
         for some in history:
-            record(lab, some)
+            append(lab, some)
         for model in OTHERS:
             check_history(lab, model)
 
@@ -123,7 +121,7 @@ def test_a_history_reads_as_a_story():
         known(lab)
         order = OrderPlaced(order_id="o-1", customer_id="c-1", total=5)
         person = CustomerRegistered(customer_id="c-1", name="Ann")
-        record(lab, [(order, 0), (OrderPaid(order_id="o-2", amount=1), 1), (person, 2)])
+        append(lab, [(order, 0), (OrderPaid(order_id="o-2", amount=1), 1), (person, 2)])
         told = lab.history(unnamed, "o-1")
         assert told.columns == [
             "position", "type", "occurred_at", "recorded_at", "order_id", "status", "changed",
@@ -143,7 +141,7 @@ def test_diff_is_what_two_folds_differ_in(history, data):
     with open_shop(threads=1) as lab:
         known(lab)
         for some in history:
-            record(lab, some)
+            append(lab, some)
         a, b = (data.draw(st.integers(0, lab.head)) for _ in "ab")
         for model in (order_summary, daily_orders, by_state):
             old, new = (
@@ -179,7 +177,7 @@ def test_kept_histories_agree_with_the_fold(due, most, steps, data, tmp_path_fac
         with open_shop(path, threads=1) as lab:
             known(lab)
             for history, moves in steps:
-                record(lab, history)
+                append(lab, history)
                 for model, how in moves:
                     served = lab.serve(model, keep_history=True)
                     if how == "rebuild":
@@ -190,7 +188,7 @@ def test_kept_histories_agree_with_the_fold(due, most, steps, data, tmp_path_fac
         with open_shop(path, threads=1) as lab:
             known(lab)
             assert_kept(lab)
-            record(lab, steps[0][0])
+            append(lab, steps[0][0])
             lab.catch_up()
             assert_kept(lab)
 
@@ -205,7 +203,7 @@ def assert_kept(lab: Lab) -> None:
 
 def many(lab: Lab, count: int) -> None:
     """Append orders."""
-    record(lab, [(OrderPlaced(order_id=f"o-{n}", customer_id="c-1", total=n), 0) for n in range(count)])
+    append(lab, [(OrderPlaced(order_id=f"o-{n}", customer_id="c-1", total=n), 0) for n in range(count)])
 
 
 def test_what_is_kept_is_what_is_read(monkeypatch):
@@ -265,14 +263,14 @@ def test_what_is_forgotten_is_not_kept(monkeypatch, tmp_path):
     path = tmp_path / "shop.duckdb"
     with open_shop(path) as lab:
         known(lab)
-        record(lab, [(CustomerRegistered(customer_id="c-1", name="Ann-to-forget", email="e"), 0)])
+        append(lab, [(CustomerRegistered(customer_id="c-1", name="Ann-to-forget", email="e"), 0)])
         lab.serve(listed, keep_history=True)
         lab.serve(contacts, keep_history=True)
         lab.forget("c-1")
         assert lab.as_of(position=1).get(contacts, "c-1")["name"] is None
         assert "history" in lab.as_of(position=1)._text(contacts)
         assert lab._log.database.execute("SELECT name FROM history.contacts") == [(None,)]
-        record(lab, [(CustomerRegistered(customer_id="c-2", name="Bea-to-forget", email="e"), 0)])
+        append(lab, [(CustomerRegistered(customer_id="c-2", name="Bea-to-forget", email="e"), 0)])
         lab.catch_up()
     with open_shop(path) as lab:  # it declares no contacts
         lab.forget("c-2")
@@ -282,6 +280,5 @@ def test_what_is_forgotten_is_not_kept(monkeypatch, tmp_path):
 
 def test_what_cannot_be_kept_says_so():
     """A read model of which nothing merges is refused with the reason."""
-    with open_shop() as lab:
-        with pytest.raises(NotServed, match="DISTINCT"):
-            lab.serve(demand, keep_history=True)
+    with open_shop() as lab, pytest.raises(NotServed, match="DISTINCT"):
+        lab.serve(demand, keep_history=True)

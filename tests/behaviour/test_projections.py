@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import enum
 import signal
-import subprocess
-import sys
 import threading
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
@@ -18,6 +16,7 @@ import polars
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import START, append, assert_same, histories, place, python
 
 from cqrs_lab import Domain, Event, Lab, Projection, ReadModel, Value, open_shop
 from cqrs_lab.errors import (
@@ -29,21 +28,17 @@ from cqrs_lab.errors import (
 from cqrs_lab.shop import (
     CustomerRegistered,
     OrderCancelled,
-    OrderLine,
     OrderPaid,
     OrderPlaced,
     OrderShipped,
-    PlaceOrder,
     RegisterCustomer,
     order_facts,
     order_summary,
     orders,
 )
-from support import START, append, assert_same, histories
 
 RANKS = ["PENDING", "PAID", "SHIPPED", "DELIVERED", "CANCELLED"]
 RANK = {"OrderPaid": 1, "OrderShipped": 2, "OrderDelivered": 3, "OrderCancelled": 4}
-LINES = (OrderLine(product_id="p-1", quantity=1, unit_price=Decimal(1)),)
 EMPTY = {"status": "PENDING", "paid": Decimal(0), "item_count": 0}
 
 
@@ -241,10 +236,7 @@ def test_it_answers_and_moves_as_other_servings_do(tmp_path: Path) -> None:
         assert "handlers" in str(served.explain())
     with Lab(path, domain=domain) as lab:
         assert lab.serve("counts").position == 4
-        placed = PlaceOrder(
-            order_id="o-4", customer_id="c", lines=[OrderLine(product_id="p", quantity=1, unit_price=Decimal(1))]
-        )
-        lab.send(placed, wait_for="counts")
+        lab.send(place(4), wait_for="counts")
         assert lab.serve("counts").get("o-4") == {"order_id": "o-4", "n": 1}
 
 
@@ -253,8 +245,7 @@ def test_it_moves_in_the_background(tmp_path: Path) -> None:
     with open_shop(tmp_path / "lab.duckdb") as lab:
         served = lab.serve(counting(), mode="background")
         append(lab, [paid()])
-        lines = [OrderLine(product_id="p", quantity=1, unit_price=Decimal(1))]
-        lab.send(PlaceOrder(order_id="o-2", customer_id="c", lines=lines), wait_for="counts")
+        lab.send(place(2), wait_for="counts")
         assert served.rows().fetchall() == [("o-1", 1), ("o-2", 1)]
 
 
@@ -405,8 +396,7 @@ with open_shop(sys.argv[1]) as lab:
 
 def kill(path: Path, what: str, when: str) -> None:
     """Run a process that is killed between the third chunk and its checkpoint."""
-    done = subprocess.run([sys.executable, "-c", KILLED, str(path), what, when], timeout=60, check=False)
-    assert done.returncode == -signal.SIGKILL
+    assert python(KILLED, path, what, when, beside=__file__).returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -485,7 +475,7 @@ def append_again(lab: Lab, recorded: Any, how: str) -> None:
     if how == "append_table":
         lab.append_table("order", polars.DataFrame({"id": [order], "type": ["OrderPaid"], "occurred_at": [START]}))
     else:
-        command = PlaceOrder(order_id=order, customer_id="c", lines=LINES)
+        command = place(order)
         lab.send(command) if how == "send" else lab.send_many([command])
 
 
@@ -501,14 +491,14 @@ def test_a_handler_appends_nothing_to_its_own_log(how: str) -> None:
             append_again(to[0], recorded, how)
 
         served = lab.serve(mails)
-        lab.send(PlaceOrder(order_id="o-1", customer_id="c", lines=LINES))
+        lab.send(place(1))
         with pytest.raises(ProjectionFailed, match=r"a handler of the projection mails appends .* make it a saga"):
             served.catch_up()
         assert (lab.head, served.position) == (1, 0)
         to[0] = other
         assert served.catch_up() == 1
         assert (lab.head, other.head) == (1, 1)
-        assert lab.send(PlaceOrder(order_id="o-2", customer_id="c", lines=LINES)).position == 2
+        assert lab.send(place(2)).position == 2
 
 
 @pytest.mark.parametrize("how", ["send", "append_table"])
@@ -526,7 +516,7 @@ def test_a_handler_that_sends_holds_nobody_up(how: str) -> None:
 
         def send(thread: int) -> None:
             for number in range(20):
-                lab.send(PlaceOrder(order_id=f"{thread}-{number}", customer_id="c", lines=LINES))
+                lab.send(place(f"{thread}-{number}"))
 
         threads = [threading.Thread(target=send, args=(n,), daemon=True) for n in range(3)]
         for thread in threads:

@@ -12,9 +12,9 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import append, events
-from test_layers import MODELS as LAYERS
-from test_layers import by_customer, listed
+from support import append, events, place
+from support.layers import MODELS as LAYERS
+from support.layers import by_customer, listed
 
 from cqrs_lab import Domain, Lab, Query, ReadModel, open_shop, shop
 from cqrs_lab.errors import (
@@ -35,13 +35,10 @@ from cqrs_lab.shop import (
     OrderPlaced,
     OrdersOfCustomer,
     PayOrder,
-    PlaceOrder,
     RegisterCustomer,
     order_summary,
 )
 from cqrs_lab.workbench import poll
-
-LINE = {"product_id": "p-1", "quantity": 1, "unit_price": "5.00"}
 
 
 class ByStatus(Query):
@@ -108,11 +105,6 @@ def shop_with(*queries: type[Query], cache_seconds: float | None = 60, path: Any
     return Lab(path, domain=domain, cache_seconds=cache_seconds, threads=1)
 
 
-def place(lab: Lab, number: int = 1, customer: str = "c-1") -> int:
-    """Place an order and return its position."""
-    return lab.send(PlaceOrder(order_id=f"o-{number}", customer_id=customer, lines=[LINE])).position
-
-
 def outcomes(lab: Lab) -> list[str]:
     """What became of the queries so far."""
     return [outcome for _, outcome, _ in lab.query_times()]
@@ -139,7 +131,7 @@ def test_middleware_stands_around_every_query_in_the_order_given():
 
     with open_shop(query_middleware=[outer, inner], cache_seconds=60) as lab:
         assert lab.query_middleware == ["times", "outer", "inner", "reached", "cached"]
-        place(lab)
+        lab.send(place())
         lab.serve(order_summary)
         for _ in range(2):  # also around what is answered from the cache
             assert lab.ask(OrderDetails(order_id="o-1"))["by"] == "outer"
@@ -153,7 +145,7 @@ def test_without_a_cache_nothing_is_kept():
     """The cache is off unless it is switched on, and no time is no cache."""
     with open_shop() as lab:
         assert lab.query_middleware == ["times", "reached"]
-        place(lab)
+        lab.send(place())
         lab.serve(order_summary)
         for _ in range(2):
             lab.ask(OrderDetails(order_id="o-1"))
@@ -185,16 +177,16 @@ def test_query_times_tell_every_query():
 def test_an_answer_is_kept_until_its_own_row_moves():
     """get() depends on its key alone: what happens to other rows leaves the answer, what happens to it does not."""
     with open_shop(cache_seconds=60) as lab:
-        place(lab)
+        lab.send(place())
         lab.serve(order_summary, mode="inline")
         first = lab.ask(OrderDetails(order_id="o-1"))
-        place(lab, 2)
+        lab.send(place(2))
         assert lab.ask(OrderDetails(order_id="o-1")) == first
         assert lab.ask(OrderDetails(order_id="o-3")) is None
         assert lab.ask(OrderDetails(order_id="o-3")) is None
         assert outcomes(lab) == ["done", "cached", "done", "cached"]
         lab.send(PayOrder(order_id="o-1", amount="5.00"))
-        place(lab, 3)
+        lab.send(place(3))
         assert lab.ask(OrderDetails(order_id="o-1"))["status"] == "PAID"
         assert lab.ask(OrderDetails(order_id="o-3"))["status"] == "PENDING"
         assert outcomes(lab)[4:] == ["done", "done"]
@@ -203,7 +195,7 @@ def test_an_answer_is_kept_until_its_own_row_moves():
 def test_an_answer_by_value_goes_when_a_row_comes_to_the_value_or_leaves_it():
     """where() depends on the rows that have or had the value: one that leaves drops it, and one that comes."""
     with shop_with(ByStatus, Everything) as lab:
-        place(lab)
+        lab.send(place())
         lab.serve(order_summary, mode="inline")
         asked = [ByStatus(status=status, customer_id="c-1") for status in ("PENDING", "PAID", "SHIPPED")]
         assert [lab.ask(query) for query in asked] == [["o-1"], [], []]
@@ -211,7 +203,7 @@ def test_an_answer_by_value_goes_when_a_row_comes_to_the_value_or_leaves_it():
         lab.send(PayOrder(order_id="o-1", amount="5.00"))
         assert [lab.ask(query) for query in asked] == [[], ["o-1"], []]
         assert outcomes(lab)[4:] == ["done", "done", "cached"]
-        place(lab, 2, "c-2")
+        lab.send(place(2, customer="c-2"))
         assert [lab.ask(query) for query in asked] == [[], ["o-1"], []]
         assert outcomes(lab)[7:] == ["cached"] * 3
         assert len(lab.ask(Everything())) == 2
@@ -244,7 +236,7 @@ def test_other_values_than_plain_ones_are_left_to_duckdb():
         values = ["5", "5.00", 5, 5.0, Decimal(5), Decimal("5.0")]
         assert lab.ask(Loose(key="O-1")) is None
         assert [lab.ask(Paid(paid=value)) for value in values] == [0] * 6
-        place(lab)
+        lab.send(place())
         lab.send(PayOrder(order_id="o-1", amount="5.00"))
         assert lab.ask(Loose(key="O-1"))["n"] == 2
         assert [lab.ask(Paid(paid=value)) for value in values] == [1] * 6
@@ -283,7 +275,7 @@ def test_answers_that_are_not_known_to_hold_are_not_kept():
             return read.position
 
     with shop_with(Counted, Sharp, Odd) as lab:
-        place(lab)
+        lab.send(place())
         lab.serve(order_summary)
         for query, way in (
             (Counted(), None), (Sharp(), None), (Sharp(ids=["o-1"]), None), (Odd(), None),
@@ -297,7 +289,7 @@ def test_answers_that_are_not_known_to_hold_are_not_kept():
                     assert list(answer) == [0, 1, 2]
         assert set(outcomes(lab)) == {"done"}
         lab.ask(Counted(), served_as="projection")
-        place(lab, 2)  # only the log has moved
+        lab.send(place(2))  # only the log has moved
         assert lab.ask(Counted(), served_as="projection") == [(1, 2)]
 
 
@@ -333,7 +325,7 @@ def test_who_gets_a_kept_answer_may_change_it():
             return {"rows": [read.get("o-1")], "all": read.where(), "frame": read.df()}
 
     with shop_with(Deep, Everything) as lab:
-        place(lab)
+        lab.send(place())
         lab.serve(order_summary)
         for _ in range(3):
             answer = lab.ask(Deep())
@@ -346,7 +338,7 @@ def test_who_gets_a_kept_answer_may_change_it():
             assert isinstance(answer["all"], Rows)
         assert outcomes(lab) == ["done", "cached", "cached"]
         kept = lab.ask(Everything())
-        place(lab, 2)
+        lab.send(place(2))
         lab.catch_up()
         assert (len(kept), len(lab.ask(Everything()))) == (1, 2)
         for shape in ("pl", "df", "arrow"):
@@ -371,7 +363,7 @@ def test_time_ends_an_answer():
 def test_servings_are_kept_apart_and_refreshed_ones_are_asked_again():
     """A refresh or rebuild drops the answers of its own serving; those of another one stay as old as that is."""
     with open_shop(cache_seconds=60) as lab:
-        place(lab)
+        lab.send(place())
         table, projection = lab.serve(order_summary, as_="materialized"), lab.serve(order_summary)
         query = OrderDetails(order_id="o-1")
         ways = ("materialized", "projection")
@@ -400,7 +392,7 @@ def test_a_select_that_changed_is_not_answered_from_the_cache():
             return read.get("o-1")["n"]
 
     with shop_with(Mine) as lab:
-        place(lab)
+        lab.send(place())
         lab.serve(old)
         assert [lab.ask(Mine()), lab.ask(Mine())] == [1, 1]
         Mine.model = new
@@ -443,7 +435,7 @@ def test_another_lab_over_the_file_drops_the_answers_too(tmp_path):
         one.serve(order_summary)
         query = OrderDetails(order_id="o-1")
         assert one.ask(query) is None
-        place(other)
+        other.send(place())
         assert one.ask(query) is None
         other.catch_up()
         assert one.ask(query)["status"] == "PENDING"
@@ -458,7 +450,7 @@ def test_a_move_that_is_rolled_back_leaves_the_cache_in_use():
         "poison", "order_id", "SELECT order_id, sum(amount::TINYINT) AS n FROM order_events GROUP BY ALL"
     )
     with shop_with() as lab:
-        place(lab)
+        lab.send(place())
         lab.serve(order_summary, mode="inline")
         lab.serve(poison, mode="inline")
         append(lab, [(OrderPaid(order_id="o-1", amount=Decimal(999), method="card"), 0)])
@@ -484,7 +476,7 @@ def test_an_answer_made_of_old_rows_is_not_kept():
             return row["status"]
 
     with shop_with(Slow) as lab:
-        place(lab)
+        lab.send(place())
         lab.serve(order_summary)
 
         def moves() -> None:
@@ -502,7 +494,7 @@ def test_an_answer_made_of_old_rows_is_not_kept():
 def test_no_answer_is_kept_while_rows_move(mode, monkeypatch):
     """Between the dropping of answers and the commit of the rows, an answer of the old rows is not kept."""
     with shop_with() as lab:
-        place(lab)
+        lab.send(place())
         served = lab.serve(order_summary, mode=mode)
         query = OrderDetails(order_id="o-1")
         real, seen = lab._servings.write_checkpoint, []
@@ -567,7 +559,7 @@ def test_with_a_cache_every_answer_is_that_of_a_lab_without(steps, mode):
                     append(lab, [(detail, number)])
                 elif what == "register":
                     event = shop.CustomerRegistered(customer_id=detail[0], name=detail[1], email=detail[1])
-                    lab._store.append(shop.customers.log_category, detail[0], [event])
+                    append(lab, [event])
                 elif what == "catch up":
                     lab.catch_up()
                 elif what == "rebuild":
@@ -624,7 +616,7 @@ def test_readers_of_a_cache_never_go_back(mode):
 def test_polling_asks_until_the_answer_is_there():
     """poll() returns the answer and how often it asked, or says that it gave up."""
     with open_shop() as lab:
-        place(lab)
+        lab.send(place())
         lab.serve(order_summary, mode="background")
         lab.send(PayOrder(order_id="o-1", amount="5.00"))
         row, polls = poll(

@@ -9,20 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import append, histories, place, placed
 from typer.testing import CliRunner
 
 from cqrs_lab import Lab, Projection, ReadModel, open_shop
 from cqrs_lab.cli import app
 from cqrs_lab.errors import RebuildNeeded, RebuildRefused
-from cqrs_lab.shop import OrderLine, OrderPlaced, PlaceOrder, customer_value, daily_sales, order_facts, order_summary
-from support import append, histories
-
-LINE = OrderLine(product_id="p-1", quantity=2, unit_price="5.00")
-
-
-def placed(number: int) -> tuple[OrderPlaced, int]:
-    """Return an order of 10.00, placed some minutes after START."""
-    return OrderPlaced(order_id=f"o-{number}", customer_id="c-1", lines=[LINE], total="10.00"), number
+from cqrs_lab.shop import OrderPlaced, customer_value, daily_sales, order_facts, order_summary
 
 
 def tamper(lab: Lab, sql: str, *params: str) -> None:
@@ -202,7 +195,7 @@ def test_the_command_line_says_what_would_change(tmp_path: Path) -> None:
     """`cqrs-lab rebuild --dry-run` names the rows that would change and changes none; without it they are mended."""
     path = tmp_path / "shop.duckdb"
     with open_shop(path) as lab:
-        lab.send(PlaceOrder(order_id="o-1", customer_id="c-1", lines=[LINE]))
+        lab.send(place())
         lab.serve(order_facts)
         tamper(lab, "UPDATE projection.order_facts SET total = 7")
     run = ["rebuild", "order_facts", "--db", str(path)]

@@ -5,20 +5,16 @@ from __future__ import annotations
 import gc
 import itertools
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
-from support import as_table, assert_same
-from test_layers import contacts, listed
-from test_serving import placed
+from support import as_table, assert_same, place, placed, python, wait_until
+from support.layers import contacts, listed
 
 from cqrs_lab import Lab, ReadModel, open_shop
 from cqrs_lab.errors import NotYet, ProjectionFailed, ReadOnlyStore, StoreInUse
@@ -29,16 +25,13 @@ from cqrs_lab.shop import (
     CancelOrder,
     OrderDetails,
     PayOrder,
-    PlaceOrder,
     RegisterCustomer,
     daily_orders,
     fulfilment,
     order_summary,
 )
 from cqrs_lab.subscriptions import pause_after
-from cqrs_lab.workbench import poll
 
-LINE = {"product_id": "p-1", "quantity": 1, "unit_price": "5.00"}
 fragile = ReadModel(
     "fragile", "order_id", "SELECT order_id, max(CAST(reason AS INTEGER)) AS n FROM order_events GROUP BY order_id"
 )
@@ -47,25 +40,10 @@ mended = ReadModel(
 )
 
 
-def order(number: int) -> PlaceOrder:
-    """A command that places an order."""
-    return PlaceOrder(order_id=f"o-{number}", customer_id="c-1", lines=[LINE])
-
-
-def place(lab: Lab, number: int = 1) -> int:
-    """Place an order and return its position."""
-    return lab.send(order(number)).position
-
-
 def poison(lab: Lab, number: int = 1) -> int:
     """Place and cancel an order for a reason that is no number, and return the position of that."""
-    place(lab, number)
+    lab.send(place(number))
     return lab.send(CancelOrder(order_id=f"o-{number}", reason="no number")).position
-
-
-def soon(condition: Callable[[], Any], timeout: float = 5) -> Any:
-    """Wait until something is so."""
-    return poll(condition, bool, every=0.005, timeout=timeout)[0]
 
 
 def lag(lab: Lab, model: ReadModel, served_as: str = "projection") -> dict[str, Any]:
@@ -94,8 +72,8 @@ def test_inline_rows_are_there_when_an_append_returns():
             lab.serve(model, mode="inline")
         appends: list[Callable[[], Any]] = [
             lambda: lab.send(RegisterCustomer(customer_id="c-1", name="Ann", email="a@b.c")),
-            lambda: lab.send(order(1)),
-            lambda: lab.send_many([order(2), order(3), PayOrder(order_id="o-2", amount="5.00")]),
+            lambda: lab.send(place(1)),
+            lambda: lab.send_many([place(2), place(3), PayOrder(order_id="o-2", amount="5.00")]),
             lambda: lab.append_table("order", as_table([placed(7), placed(8, "c-2")])),
             lab.catch_up,  # the saga sends commands of its own
         ]
@@ -125,7 +103,7 @@ def test_nobody_reads_a_position_without_its_rows():
         for reader in readers:
             reader.start()
         for number in range(40):
-            place(lab, number)
+            lab.send(place(number))
         done.set()
         for reader in readers:
             reader.join()
@@ -143,7 +121,7 @@ def test_a_rebuild_never_takes_inline_rows_back():
 
         thread = threading.Thread(target=rebuild)
         thread.start()
-        positions = [(place(lab, number), served.position) for number in range(60)]
+        positions = [(lab.send(place(number)).position, served.position) for number in range(60)]
         done.set()
         thread.join()
         assert all(position <= reached for position, reached in positions)
@@ -151,58 +129,23 @@ def test_a_rebuild_never_takes_inline_rows_back():
         assert lag(lab, order_summary)["state"] == "ok"
 
 
-KILLED = """
-import os, signal, sys
-from cqrs_lab import open_shop
-from cqrs_lab.database import Database
-from cqrs_lab.shop import PlaceOrder, order_summary
-
-when, path = sys.argv[1:]
-lab = open_shop(path)
-lab.serve(order_summary, mode="inline")
-commit = Database._commit
-
-def dies(database):
-    if when == "after":
-        commit(database)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def place(n):
-    lab.send(PlaceOrder(order_id=f"o-{n}", customer_id="c", lines=[dict(product_id="p", quantity=1, unit_price=1)]))
-
-place(1)
-print("ready", flush=True)
-if when == "any":
-    for n in range(2, 10_000):
-        place(n)
-Database._commit = dies
-place(2)
-"""
-
-
-def test_a_killed_process_leaves_events_and_inline_rows_together(tmp_path):
+@pytest.mark.parametrize(("when", "head"), [("before", 1), ("after", 2), ("at any time", None)])
+def test_a_killed_process_leaves_events_and_inline_rows_together(child, tmp_path, when, head):
     """Killed just before the commit, just after it, or at any time, the store holds an append with its rows or not."""
-    whens = ("before", "after", "any")
-    processes = {
-        when: subprocess.Popen(
-            [sys.executable, "-c", KILLED, when, str(tmp_path / when)], stdout=subprocess.PIPE, cwd=Path.cwd()
-        )
-        for when in whens
-    }
-    for when, process in processes.items():
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        if when == "any":
-            time.sleep(0.15)
-            process.send_signal(signal.SIGKILL)
-        assert process.wait(20) == -signal.SIGKILL
-        process.stdout.close()
-    for when in whens:
-        with open_shop(tmp_path / when) as lab:
-            assert lab.head == {"before": 1, "after": 2}.get(when, lab.head)
-            assert_whole(lab, order_summary)
-            place(lab, 10_000)
-            assert_whole(lab, order_summary)
+    path = tmp_path / "shop.duckdb"
+    child.run(f"lab = open_shop({str(path)!r}); lab.serve(order_summary, mode='inline'); lab.send(place(1))")
+    if head is None:
+        child.tell("for n in range(2, 10_000): lab.send(place(n))")
+        time.sleep(0.15)
+        child.process.kill()
+    else:
+        child.tell(f"die_at('COMMIT', {when!r}); lab.send(place(2))")
+    assert child.wait() == -signal.SIGKILL
+    with open_shop(path) as lab:
+        assert lab.head == head or (head is None and lab.head > 0)
+        assert_whole(lab, order_summary)
+        lab.send(place(10_000))
+        assert_whole(lab, order_summary)
 
 
 def test_an_append_goes_on_without_an_inline_model_that_fails():
@@ -210,14 +153,14 @@ def test_an_append_goes_on_without_an_inline_model_that_fails():
     with open_shop() as lab:
         for model in (order_summary, fragile, daily_orders):
             lab.serve(model, mode="inline")
-        place(lab, 1)
+        lab.send(place(1))
         position = poison(lab, 2)
         assert lab.head == position
         assert_whole(lab, order_summary, daily_orders)
         said = lag(lab, fragile)
         assert (said["position"], said["events_behind"], said["state"]) == (position - 1, 1, "stopped")
         assert "no number" in said["error"]
-        place(lab, 3)
+        lab.send(place(3))
         assert lag(lab, fragile)["position"] == position - 1  # not tried again with every append
         assert lab.serve(fragile).get("o-1") == {"order_id": "o-1", "n": None}
         with pytest.raises(ProjectionFailed, match="no number"):
@@ -225,7 +168,7 @@ def test_an_append_goes_on_without_an_inline_model_that_fails():
         lab.serve(mended).rebuild()
         assert lab.catch_up() == lab.head
         assert lag(lab, mended)["state"] == "ok"
-        place(lab, 4)
+        lab.send(place(4))
         assert_whole(lab, order_summary, mended)
 
 
@@ -276,12 +219,12 @@ def test_a_background_model_follows_by_itself():
         for model in (order_summary, daily_orders):
             lab.serve(model, mode="background")
         for number in range(20):
-            position = place(lab, number)
+            position = lab.send(place(number)).position
             start = time.monotonic()
-            soon(lambda: lag(lab, order_summary)["events_behind"] == 0, timeout=1)
+            wait_until(lambda: lag(lab, order_summary)["events_behind"] == 0, timeout=1)
             assert time.monotonic() - start < 1
         assert lab.serve(order_summary).get("o-19")["status"] == "PENDING"
-        soon(lambda: len(lab.lag_history()) == 40)
+        wait_until(lambda: len(lab.lag_history()) == 40)
         history = lab.lag_history().pl()
         assert history.columns == ["model", "served_as", "position", "seconds"]
         assert sorted(set(history["position"])) == list(range(1, position + 1))
@@ -306,24 +249,24 @@ def test_a_failing_background_model_is_retried_ever_later_and_then_left_alone(mo
     with open_shop() as lab:
         for model in (fragile, order_summary):
             lab.serve(model, mode="background")
-        place(lab, 1)
-        soon(lambda: lag(lab, fragile)["position"] == 1)
+        lab.send(place(1))
+        wait_until(lambda: lag(lab, fragile)["position"] == 1)
         monkeypatch.setattr(Stored, "forward", forward)
         lab.send(CancelOrder(order_id="o-1", reason="no number"))
-        soon(lambda: lag(lab, fragile)["state"] == "failing")
-        soon(lambda: lag(lab, fragile)["state"] == "stopped")
+        wait_until(lambda: lag(lab, fragile)["state"] == "failing")
+        wait_until(lambda: lag(lab, fragile)["state"] == "stopped")
         pauses = [late - early for early, late in itertools.pairwise(tried)]
         assert len(tried) == 5
         assert all(pause >= 0.01 * 2**n for n, pause in enumerate(pauses, start=1))
-        place(lab, 2)
-        soon(lambda: lag(lab, order_summary)["events_behind"] == 0)
+        lab.send(place(2))
+        wait_until(lambda: lag(lab, order_summary)["events_behind"] == 0)
         assert lag(lab, order_summary)["state"] == "ok"
         assert len(tried) == 5
         said = lag(lab, fragile)
         assert (said["position"], "no number" in said["error"]) == (1, True)
         lab.serve(mended).rebuild()
-        place(lab, 3)
-        soon(lambda: lag(lab, mended)["events_behind"] == 0)
+        lab.send(place(3))
+        wait_until(lambda: lag(lab, mended)["events_behind"] == 0)
 
 
 def test_a_thread_that_died_is_seen_and_started_again(monkeypatch):
@@ -338,13 +281,13 @@ def test_a_thread_that_died_is_seen_and_started_again(monkeypatch):
     with open_shop() as lab:
         monkeypatch.setattr(Running, "work", work)
         lab.serve(order_summary, mode="background")
-        soon(lambda: not lab._servings.running.is_alive)
+        wait_until(lambda: not lab._servings.running.is_alive)
         assert isinstance(lab._servings.running.runner.error, Accident)
         assert "thread does not run" in lag(lab, order_summary)["state"]
         monkeypatch.undo()
         lab.serve(order_summary)
-        place(lab)
-        soon(lambda: lag(lab, order_summary)["events_behind"] == 0)
+        lab.send(place())
+        wait_until(lambda: lag(lab, order_summary)["events_behind"] == 0)
         assert lag(lab, order_summary)["state"] == "ok"
 
 
@@ -360,8 +303,8 @@ def test_closing_stops_the_thread_and_a_reopened_lab_goes_on(tmp_path):
     assert not runner.is_alive
     assert runner.error is None
     with open_shop(path) as lab:
-        place(lab)
-        soon(lambda: lag(lab, order_summary)["events_behind"] == 0)
+        lab.send(place())
+        wait_until(lambda: lag(lab, order_summary)["events_behind"] == 0)
         assert lag(lab, order_summary)["mode"] == "background"
 
 
@@ -370,7 +313,7 @@ def test_a_forgotten_lab_ends_its_thread_and_closes_its_file(tmp_path):
     path = tmp_path / "shop.duckdb"
     lab = open_shop(path)
     lab.serve(order_summary, mode="background")
-    place(lab)
+    lab.send(place())
     runner = lab._servings.running.runner
     del lab
 
@@ -382,26 +325,27 @@ def test_a_forgotten_lab_ends_its_thread_and_closes_its_file(tmp_path):
             return False
         return True
 
-    soon(lambda: is_closed() and not runner.is_alive)
+    wait_until(lambda: is_closed() and not runner.is_alive)
 
 
 EXITS = """
 import sys
 from cqrs_lab import open_shop
-from cqrs_lab.shop import PlaceOrder, order_summary
+from cqrs_lab.shop import order_summary
+from support import place
 
 lab = open_shop(sys.argv[1])
 lab.serve(order_summary, mode="background")
 for n in range(5):
-    lab.send(PlaceOrder(order_id=f"o-{n}", customer_id="c", lines=[dict(product_id="p", quantity=1, unit_price=1)]))
+    lab.send(place(n))
 """
 
 
 def test_a_program_that_ends_without_closing_does_not_hang(tmp_path):
     """At the end of the interpreter the thread stands in nobody's way, and the store is whole."""
     path = tmp_path / "shop.duckdb"
-    done = subprocess.run([sys.executable, "-c", EXITS, str(path)], capture_output=True, timeout=30, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
+    done = python(EXITS, path)
+    assert (done.returncode, done.stderr) == (0, "")
     with open_shop(path) as lab:
         lab.catch_up()
         assert_whole(lab, order_summary)
@@ -411,12 +355,12 @@ def test_a_table_is_refreshed_after_so_many_events():
     """refresh_every=3 leaves a table alone for two events and refreshes it with the third."""
     with open_shop() as lab:
         table = lab.serve(order_summary, as_="materialized", refresh_every=3)
-        place(lab, 1)
-        place(lab, 2)
+        lab.send(place(1))
+        lab.send(place(2))
         time.sleep(0.1)
         assert table.position == 0
-        place(lab, 3)
-        soon(lambda: table.position == 3, timeout=2)
+        lab.send(place(3))
+        wait_until(lambda: table.position == 3, timeout=2)
         assert len(table.rows()) == 3
         assert lag(lab, order_summary, "materialized")["mode"] == "every 3 events"
 
@@ -425,12 +369,12 @@ def test_a_table_is_refreshed_after_so_much_time():
     """refresh_every=timedelta(…) refreshes a table that is behind, and not more often than that."""
     with open_shop() as lab:
         table = lab.serve(order_summary, as_="materialized", refresh_every=timedelta(seconds=0.3))
-        place(lab, 1)
-        soon(lambda: table.position == 1, timeout=2)
-        place(lab, 2)
+        lab.send(place(1))
+        wait_until(lambda: table.position == 1, timeout=2)
+        lab.send(place(2))
         time.sleep(0.1)
         assert table.position == 1
-        soon(lambda: table.position == 2, timeout=2)
+        wait_until(lambda: table.position == 2, timeout=2)
 
 
 def test_two_labs_over_one_file_move_the_same_servings(tmp_path):
@@ -441,7 +385,7 @@ def test_two_labs_over_one_file_move_the_same_servings(tmp_path):
             lab.serve(order_summary, mode="background")
             lab.serve(daily_orders, as_="materialized", refresh_every=5)
         threads = [
-            threading.Thread(target=lambda lab=lab, start=start: [place(lab, start + n) for n in range(30)])
+            threading.Thread(target=lambda lab=lab, start=start: [lab.send(place(start + n)) for n in range(30)])
             for lab, start in ((one, 0), (other, 100))
         ]
         for thread in threads:
@@ -449,14 +393,14 @@ def test_two_labs_over_one_file_move_the_same_servings(tmp_path):
         for thread in threads:
             thread.join()
         for lab in (one, other):
-            soon(lambda lab=lab: lag(lab, order_summary)["events_behind"] == 0)
+            wait_until(lambda lab=lab: lag(lab, order_summary)["events_behind"] == 0)
             assert {row["error"] for row in lab.lag().dicts()} == {None}
             assert_whole(lab, order_summary)
-        position = place(one, 500)
+        position = one.send(place(500)).position
         assert other.ask(OrderDetails(order_id="o-500"), at_least=position) is not None
         one.close()
-        place(other, 501)
-        soon(lambda: lag(other, order_summary)["events_behind"] == 0)
+        other.send(place(501))
+        wait_until(lambda: lag(other, order_summary)["events_behind"] == 0)
 
 
 # -- modes -------------------------------------------------------------------------------------------------------------
@@ -467,21 +411,21 @@ def test_modes_are_kept_and_can_be_changed(tmp_path):
     path = tmp_path / "shop.duckdb"
     with open_shop(path) as lab:
         assert lab.serve(order_summary).mode == "manual"
-        place(lab, 1)
+        lab.send(place(1))
         assert lab.serve(order_summary, mode="inline").position == 0
-        place(lab, 2)
+        lab.send(place(2))
         assert lab.serve(order_summary).position == 2
         lab.serve(daily_orders, as_="materialized", refresh_every=timedelta(hours=1))
     with open_shop(path) as lab:
         assert lab.serve(order_summary).mode == "inline"
-        place(lab, 3)
+        lab.send(place(3))
         assert lab.serve(order_summary).position == 3
         assert lab.serve(daily_orders, as_="materialized").mode == "every 3600 seconds"
         lab.serve(order_summary, mode="background")
-        place(lab, 4)
-        soon(lambda: lab.serve(order_summary).position == 4)
+        lab.send(place(4))
+        wait_until(lambda: lab.serve(order_summary).position == 4)
         lab.serve(order_summary, mode="manual")
-        place(lab, 5)
+        lab.send(place(5))
         time.sleep(0.1)
         assert lab.serve(order_summary).position == 4
         lab.serve(order_summary, mode="inline")
@@ -495,8 +439,8 @@ def test_a_read_only_lab_moves_nothing(tmp_path):
     with open_shop(path) as lab:
         lab.serve(order_summary, mode="background")
         lab.serve(daily_orders)
-        place(lab)
-        soon(lambda: lag(lab, order_summary)["events_behind"] == 0)
+        lab.send(place())
+        wait_until(lambda: lag(lab, order_summary)["events_behind"] == 0)
     with open_shop(path, read_only=True) as lab:
         assert lab._servings.running.runner is None
         assert lag(lab, order_summary)["state"] == "ok"
@@ -521,7 +465,7 @@ def test_whoever_waits_reads_his_own_writes(as_, given):
     with open_shop() as lab:
         served = lab.serve(order_summary, as_=as_, **given)
         for number in range(5):
-            receipt = lab.send(order(number), wait_for="order_summary")
+            receipt = lab.send(place(number), wait_for="order_summary")
             assert served.position >= receipt.position
             assert served.get(f"o-{number}")["status"] == "PENDING"
             paid = lab.send(PayOrder(order_id=f"o-{number}", amount="5.00")).position
@@ -532,11 +476,11 @@ def test_not_yet_says_how_far_it_got():
     """What does not come in time is refused after about that time, and says where the serving stands."""
     with open_shop() as lab:
         lab.serve(order_summary, as_="materialized", refresh_every=1000)
-        place(lab, 1)
+        lab.send(place(1))
         lab.serve(order_summary, as_="materialized").refresh()
         start = time.monotonic()
         with pytest.raises(NotYet, match="at position 1 and not yet at 2") as refused:
-            lab.send(order(2), wait_for=order_summary, timeout=0.4)
+            lab.send(place(2), wait_for=order_summary, timeout=0.4)
         assert 0.4 <= time.monotonic() - start < 0.8
         assert refused.value.position == 1
         assert lab.head == 2  # it is stored
@@ -549,14 +493,14 @@ def test_waiting_for_a_stopped_model_fails_at_once(mode, monkeypatch):
     with open_shop() as lab:
         lab.serve(fragile, mode=mode)
         position = poison(lab)
-        soon(lambda: lag(lab, fragile)["state"] == "stopped")
+        wait_until(lambda: lag(lab, fragile)["state"] == "stopped")
         start = time.monotonic()
         with pytest.raises(NotYet, match="no number") as refused:
             lab._servings.running.reach(fragile, position, timeout=10)
         assert time.monotonic() - start < 1
         assert refused.value.position < position
         with pytest.raises(NotYet, match="no number"):
-            lab.send(order(9), wait_for="fragile", timeout=10)
+            lab.send(place(9), wait_for="fragile", timeout=10)
         assert time.monotonic() - start < 2
 
 
@@ -567,7 +511,7 @@ def test_waiting_ends_when_the_append_of_another_comes_through():
         found: list[str] = []
 
         def work(number: int) -> None:
-            receipt = lab.send(order(number))
+            receipt = lab.send(place(number))
             found.append(lab.ask(OrderDetails(order_id=f"o-{number}"), at_least=receipt.position)["status"])
 
         threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
@@ -582,10 +526,10 @@ def test_a_mode_is_not_taken_back_by_a_thread_that_moves():
     """A mode that changes while the thread moves the rows stays changed."""
     with open_shop() as lab:
         lab.serve(order_summary, mode="background")
-        place(lab, 1)
+        lab.send(place(1))
         stale = lab._servings.running._of_mode("background")[0]  # as the thread has it that is about to move
         lab.serve(order_summary, mode="inline")
-        place(lab, 2)
+        lab.send(place(2))
         stale.forward(lab.head)
         stale.build(lab.head)
         assert lab.serve(order_summary).mode == "inline"

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import polars as pl
 import pytest
-from support import START, append, as_table
+from support import START, append, as_table, placed
 
 from cqrs_lab import Decider, Domain, Lab, ReadModel, open_shop
 from cqrs_lab.errors import (
@@ -20,7 +20,6 @@ from cqrs_lab.errors import (
 )
 from cqrs_lab.shop import (
     OrderDetails,
-    OrderLine,
     OrderPaid,
     OrderPlaced,
     OrdersOfCustomer,
@@ -29,13 +28,6 @@ from cqrs_lab.shop import (
 )
 
 WAYS = ("view", "materialized", "projection")
-
-
-def placed(number: int, customer: str = "c-1", total: str = "10.00") -> tuple[OrderPlaced, int]:
-    """Return an order placed some minutes after START."""
-    line = OrderLine(product_id="p-1", quantity=2, unit_price="5.00")
-    event = OrderPlaced(order_id=f"o-{number}", customer_id=customer, lines=[line], total=total, freight="1.50")
-    return event, number
 
 
 def test_three_servings_stand_side_by_side_and_are_found_again(tmp_path):

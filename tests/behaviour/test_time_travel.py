@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import date, datetime, timedelta, timezone
 
 import pytest
-from support import START
+from support import START, pay, place
 
 from cqrs_lab import open_shop
-from cqrs_lab.shop import DeliverOrder, OrderLine, PayOrder, PlaceOrder, ShipOrder, daily_orders, order_summary
+from cqrs_lab.shop import DeliverOrder, ShipOrder, daily_orders, order_summary
 
 DAY = timedelta(days=1)
 
@@ -17,10 +17,9 @@ DAY = timedelta(days=1)
 def lab():
     """A shop that learnt late: paid on day 1 but recorded on day 3, shipped on day 2, delivered on day 4."""
     clock = [START]
-    line = OrderLine(product_id="p-1", quantity=1, unit_price="5.00")
     story = [
-        (0, 0, PlaceOrder(order_id="o-1", customer_id="c-1", lines=[line])),
-        (3, 1, PayOrder(order_id="o-1", amount="5.00")),
+        (0, 0, place()),
+        (3, 1, pay()),
         (3, 2, ShipOrder(order_id="o-1", tracking_number="T")),
         (4, 4, DeliverOrder(order_id="o-1")),
     ]
@@ -85,7 +84,6 @@ def test_the_past_does_not_move(lab):
     """Rows as of a position stay the same when the log grows."""
     past = lab.as_of(recorded=START + 9 * DAY)
     before = past.rows(order_summary).fetchall()
-    line = OrderLine(product_id="p-1", quantity=1, unit_price="5.00")
-    lab.send(PlaceOrder(order_id="o-2", customer_id="c-1", lines=[line]))
+    lab.send(place(2))
     assert past.rows(order_summary).fetchall() == before
     assert len(lab.as_of(recorded=START + 9 * DAY).rows(order_summary)) == 2

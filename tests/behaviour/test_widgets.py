@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from collections import Counter
 from datetime import UTC, datetime
@@ -14,15 +13,16 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import append, histories
+from support import append, histories, line, place, python
 
 from cqrs_lab import ReadModel, open_shop
 from cqrs_lab.errors import CqrsLabError, InvalidMoment, UnknownReadModel
-from cqrs_lab.shop import OrderLine, OrderPlaced, PayOrder, PlaceOrder, RegisterCustomer, daily_orders, orders
+from cqrs_lab.shop import OrderPlaced, PayOrder, RegisterCustomer, daily_orders, orders
 from cqrs_lab.shop.orders import STAGES
 from cqrs_lab.workbench.widgets import Snapshot, difference, snapshot, time_machine
 from cqrs_lab.workbench.workload import Workload, generate
 
+NINE = line(price=9)
 SMALL = Workload(orders=30, seed=5)
 
 
@@ -32,12 +32,6 @@ def lab():
     with open_shop(threads=1) as shop:
         generate(shop, SMALL)
         yield shop
-
-
-def place(lab, order_id="o-1", customer_id="c-1"):
-    """Place an order of one line for 9.00."""
-    line = OrderLine(product_id="p-1", quantity=1, unit_price=Decimal("9.00"))
-    return lab.send(PlaceOrder(order_id=order_id, customer_id=customer_id, lines=[line]))
 
 
 class Cells(HTMLParser):
@@ -103,8 +97,8 @@ def test_a_difference_says_what_changed():
     """A row that changed tells its columns before and after; one that came or went, all that it has."""
     now = datetime(2025, 3, 1, 12, 30, tzinfo=UTC)
     with open_shop(threads=1, clock=lambda: now) as lab:
-        place(lab)
-        place(lab, order_id="<o-2>")
+        lab.send(place("o-1", NINE))
+        lab.send(place("<o-2>", NINE))
         lab.send(PayOrder(order_id="o-1", amount=Decimal("9.00")))
         assert words(difference(lab, 1, 3)._repr_html_()) == (
             "order_summary| from position 1 to 3: |1 added, 0 removed, 1 changed"
@@ -234,7 +228,7 @@ def test_the_page_says_what_the_snapshot_has():
     """Position, time, counts by status and rows are on the page, times readable and empty values empty."""
     now = datetime(2025, 3, 1, 12, 30, tzinfo=UTC)
     with open_shop(threads=1, clock=lambda: now) as lab:
-        place(lab)
+        lab.send(place("o-1", NINE))
         lab.send(PayOrder(order_id="o-1", amount=Decimal("9.00")))
         append(lab, [(OrderPlaced(order_id="o-2"), 0)])
         page = words(time_machine(lab).page.value)
@@ -251,7 +245,7 @@ def test_the_page_says_what_the_snapshot_has():
 def test_values_are_words_and_not_html():
     """An id that looks like HTML is shown as it is and never becomes a tag."""
     with open_shop(threads=1) as lab:
-        place(lab, order_id="<script>alert('x')</script>", customer_id='"><img src=x onerror=alert(1)>&amp;')
+        lab.send(place("<script>alert('x')</script>", NINE, customer='"><img src=x onerror=alert(1)>&amp;'))
         page = Cells(time_machine(lab, compare=0).page.value)
     # JupyterLab takes others, svg among them, out of a notebook that it does not trust.
     assert page.tags <= {"p", "b", "table", "caption", "thead", "tbody", "tr", "th", "td", "span"}
@@ -291,7 +285,7 @@ def test_trouble_is_shown_where_one_looks():
 def test_ipywidgets_is_needed_for_a_widget_alone(lab, monkeypatch):
     """Without ipywidgets snapshots work, the module loads, and the time machine says what to install."""
     code = "import sys, cqrs_lab.workbench.widgets; sys.exit('ipywidgets' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert python(code).returncode == 0
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     assert snapshot(lab, 1).position == 1
     with pytest.raises(CqrsLabError, match=r"pip install 'cqrs-lab\[lab\]'"):

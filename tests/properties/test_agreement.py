@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support import START, append, as_table, assert_same, events, fold_summary, histories, minutes
+from support import START, append, as_table, assert_same, events, fold_summary, histories, minutes, place
 
 from cqrs_lab import ReadModel, open_shop
 from cqrs_lab.errors import RuleViolated
-from cqrs_lab.shop import OrderLine, PayOrder, PlaceOrder, daily_orders, order_summary
+from cqrs_lab.shop import PayOrder, daily_orders, order_summary
 
 MERGED = [
     order_summary,
@@ -206,11 +206,7 @@ class Shop(RuleBasedStateMachine):
     @rule(target=sent)
     def send(self):
         self.number += 1
-        command = PlaceOrder(
-            order_id=f"sent-{self.number}",
-            customer_id="c-1",
-            lines=[OrderLine(product_id="p-1", quantity=1, unit_price="9.99")],
-        )
+        command = place(f"sent-{self.number}")
         receipt = self.lab.send(command, command_id=f"command-{self.number}", occurred_at=START)
         self.history.append((receipt.events[0], 0))
         return command, f"command-{self.number}", receipt

@@ -2,109 +2,31 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import append, assert_same, facts
+from support.layers import (
+    MODELS,
+    by_customer,
+    by_day,
+    by_state,
+    contacts,
+    declared,
+    demand,
+    late,
+    listed,
+    unnamed,
+    waiting,
+    wanted,
+)
 
-from cqrs_lab import Event, Lab, ReadModel, open_shop
-from cqrs_lab.shop import (
-    CustomerEmailChanged,
-    CustomerRegistered,
-    CustomerRenamed,
-    customers,
-    order_facts,
-    order_summary,
-    orders,
-)
-from cqrs_lab.write.event_store import Context
-from support import START, assert_same, events
+from cqrs_lab import Event, ReadModel, open_shop
+from cqrs_lab.shop import CustomerRegistered, order_facts, order_summary
 
-contacts = ReadModel(
-    "contacts",
-    "customer_id",
-    "SELECT customer_id, arg_max(name, position) AS name, arg_max(email, position) AS email "
-    "FROM customer_events GROUP BY customer_id",
-)
-listed = ReadModel(
-    "listed",
-    "order_id",
-    "SELECT o.order_id, o.status, o.total, o.created_at, c.name, c.email AS mail "
-    "FROM order_facts o LEFT JOIN contacts c USING (customer_id)",
-)
-unnamed = ReadModel(
-    "unnamed",
-    "order_id",
-    "SELECT order_id, status FROM order_summary LEFT JOIN contacts AS c USING (customer_id) WHERE c.name IS NULL",
-)
-waiting = ReadModel("waiting", "order_id", "SELECT order_id, mail FROM listed WHERE status IN ('PENDING', 'PAID')")
-by_day = ReadModel(
-    "by_day",
-    "day",
-    "SELECT created_at::DATE AS day, count(*) AS orders, median(total) AS middle, count(DISTINCT mail) AS people "
-    "FROM listed WHERE created_at IS NOT NULL GROUP BY day",
-)
-by_state = ReadModel(
-    "by_state", ("day", "status"),
-    "SELECT day, status, count(*) AS n, max(middle) AS m FROM by_day JOIN listed ON listed.created_at::DATE = day "
-    "GROUP BY ALL",
-)  # fmt: skip
-by_customer = ReadModel(
-    "by_customer",
-    "customer_id",
-    "SELECT c.customer_id, c.name, count(o.order_id) AS orders, sum(o.paid) AS paid, max(o.updated_at) AS last "
-    "FROM contacts c LEFT JOIN order_summary o ON o.customer_id = c.customer_id GROUP BY c.customer_id, c.name",
-)
-demand = ReadModel(
-    "demand",
-    "product_id",
-    "SELECT l.product_id, sum(l.quantity)::BIGINT AS units, count(DISTINCT e.order_id) AS orders "
-    "FROM order_events AS e, unnest(e.lines) AS u(l) GROUP BY l.product_id",
-)
-wanted = ReadModel(
-    "wanted",
-    "product_id",
-    "SELECT l.product_id, count(DISTINCT o.order_id) AS orders FROM order_events AS e, unnest(e.lines) AS u(l) "
-    "JOIN order_summary AS o ON o.order_id = e.order_id WHERE o.status <> 'CANCELLED' GROUP BY l.product_id",
-)
-late = ReadModel(
-    "late",
-    "order_id",
-    "SELECT o.order_id, count(e.position) AS facts, median(c.position) AS known FROM order_summary o "
-    "JOIN order_events e ON e.order_id = o.order_id LEFT JOIN customer_events c ON c.customer_id = o.customer_id "
-    "GROUP BY o.order_id HAVING count(*) > 1",
-)
-MODELS = (contacts, listed, unnamed, waiting, by_day, by_state, by_customer, demand, wanted, late)
-
-who = st.sampled_from(["c-1", "c-2", "c-3"])
-names = st.sampled_from(["Ann", "Ben", None])
-people = st.one_of(
-    st.builds(CustomerRegistered, customer_id=who, name=names, email=names),
-    st.builds(CustomerRenamed, customer_id=who, name=names),
-    st.builds(CustomerEmailChanged, customer_id=who, email=names),
-)
-facts = st.lists(st.tuples(st.one_of(events, people), st.integers(0, 60 * 24 * 3)), min_size=1, max_size=6)
 moves = st.tuples(st.sampled_from([order_summary, *MODELS]), st.sampled_from(["catch up", "part", "rebuild"]))
-
-
-def record(lab: Lab, history: list[tuple[Event, int]]) -> None:
-    """Append facts one by one."""
-    for event, minute in history:
-        decider, id = (
-            (customers, event.customer_id)
-            if hasattr(event, "email") or isinstance(event, CustomerRenamed)
-            else (orders, event.order_id)
-        )
-        context = Context(occurred_at=START + timedelta(minutes=minute))
-        lab._store.append(decider.log_category, id, [event], context=context)
-
-
-def declared(lab: Lab) -> None:
-    """Make the read models known, each after those it is built on."""
-    for model in MODELS:
-        lab._servings.declare(model)
 
 
 @given(steps=st.lists(st.tuples(facts, st.lists(moves, max_size=4)), min_size=1, max_size=5), data=st.data())
@@ -114,7 +36,7 @@ def test_layers_tell_their_position(steps: list[Any], data: st.DataObject) -> No
     with open_shop(threads=1) as lab:
         declared(lab)
         for history, movements in steps:
-            record(lab, history)
+            append(lab, history)
             for model, how in movements:
                 served = lab.serve(model)
                 if how == "rebuild":
@@ -151,11 +73,11 @@ def test_only_what_is_reached_is_made_anew() -> None:
     """A batch of one order notes one key in each read model built on it, not all of them."""
     with open_shop(threads=1) as lab:
         declared(lab)
-        record(lab, [(CustomerRegistered(customer_id=f"c-{n}", name="x", email="y"), 0) for n in range(20)])
-        record(lab, [(event, 0) for event in _placed(20)])
+        append(lab, [(CustomerRegistered(customer_id=f"c-{n}", name="x", email="y"), 0) for n in range(20)])
+        append(lab, [(event, 0) for event in _placed(20)])
         for model in MODELS:
             lab.serve(model)
-        record(lab, [(event, 0) for event in _placed(1)])
+        append(lab, [(event, 0) for event in _placed(1)])
         lab.serve(order_facts).catch_up()
         lab.serve(order_summary).catch_up()
         noted = {
@@ -250,7 +172,7 @@ def test_random_layers_agree(models: list[ReadModel], history: list[Any], data: 
             lab._servings.declare(model)
         past = 0
         for part in history:
-            record(lab, part)
+            append(lab, part)
             for model in data.draw(st.lists(st.sampled_from(models), max_size=2)):
                 lab.serve(model).catch_up(to=data.draw(st.integers(0, lab.head)))
             for served in lab._servings.served():
@@ -261,7 +183,7 @@ def test_random_layers_agree(models: list[ReadModel], history: list[Any], data: 
             lab.serve(model), lab.serve(model, "materialized").refresh()
         lab.catch_up()
         with open_shop(threads=1) as young:
-            record(young, history[0])
+            append(young, history[0])
             for model in models:
                 young._servings.declare(model)
                 view = lab.serve(model, "view")._select()

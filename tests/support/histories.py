@@ -1,17 +1,20 @@
-"""What several tests need: random histories, ways to append them, and a strict comparison of relations."""
+"""Random histories of the shop, and what they should come to, folded in plain Python."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from cqrs_lab import Event, Lab
+from cqrs_lab import Event
 from cqrs_lab.shop import (
+    CustomerEmailChanged,
+    CustomerRegistered,
+    CustomerRenamed,
     OrderCancelled,
     OrderDelivered,
     OrderLine,
@@ -23,8 +26,7 @@ from cqrs_lab.shop import (
     OrderShipped,
     orders,
 )
-
-START = datetime(2025, 1, 1, tzinfo=UTC)
+from support.orders import START
 
 ids = st.sampled_from(["o-1", "o-2", "o-3", "ö/4", "x'; DROP TABLE streams; --"])
 money = st.decimals(0, 10_000, places=2)
@@ -52,24 +54,17 @@ events = st.one_of(
 )
 minutes = st.integers(0, 60 * 24 * 5)
 histories = st.lists(st.tuples(events, minutes), max_size=25)
-"""Any facts in any order, each with the minutes after START at which it occurred."""
+"""Any facts about orders in any order, each with the minutes after START at which it occurred."""
 
-
-def append(lab: Lab, history: Iterable[tuple[Event, int]]) -> None:
-    """Append facts one by one, as a program that records what happened elsewhere would."""
-    for event, minute in history:
-        lab._store.append(
-            orders.log_category,
-            event.order_id,
-            [event],
-            context=_context(START + timedelta(minutes=minute)),
-        )
-
-
-def _context(occurred_at: datetime) -> Any:
-    from cqrs_lab.write.event_store import Context
-
-    return Context(occurred_at=occurred_at)
+names = st.sampled_from(["Ann", "Ben", None])
+who = st.sampled_from(["c-1", "c-2", "c-3"])
+people = st.one_of(
+    st.builds(CustomerRegistered, customer_id=who, name=names, email=names),
+    st.builds(CustomerRenamed, customer_id=who, name=names),
+    st.builds(CustomerEmailChanged, customer_id=who, email=names),
+)
+facts = st.lists(st.tuples(st.one_of(events, people), st.integers(0, 60 * 24 * 3)), min_size=1, max_size=6)
+"""A few facts about orders and customers, each with its minutes after START."""
 
 
 def as_table(history: Sequence[tuple[Event, int]]) -> pa.Table:
@@ -150,14 +145,3 @@ def fold_summary(history: Iterable[tuple[Event, int]]) -> dict[str, dict[str, An
 def _largest(one: Any, other: Any) -> Any:
     known = [value for value in (one, other) if value is not None]
     return max(known, default=None)
-
-
-def assert_same(lab: Lab, one: str, other: str) -> None:
-    """Assert that two SELECTs give the same columns, of the same types, and the same rows as often."""
-    database = lab._log.database
-    types_of_one, types_of_other = (
-        [row[:2] for row in database.execute(f"DESCRIBE {select}")] for select in (one, other)
-    )
-    assert types_of_one == types_of_other
-    difference = database.execute(f"(({one}\n) EXCEPT ALL ({other}\n)) UNION ALL (({other}\n) EXCEPT ALL ({one}\n))")
-    assert difference == []
