@@ -24,7 +24,7 @@ from cqrs_lab.shop import (
     orders,
 )
 from cqrs_lab.workbench import latency as module
-from cqrs_lab.workbench.latency import BY_HAND, CACHED, compare_latency, compare_sizes, order_summary_by_hand
+from cqrs_lab.workbench.latency import BY_HAND, CACHED, compare_latency, order_summary_by_hand
 from cqrs_lab.workbench.plots import lag_chart, latency_chart, orders_per_day_chart, show, status_chart
 from cqrs_lab.workbench.workload import Workload, generate
 
@@ -236,13 +236,6 @@ def test_the_interval_holds_the_median(lab, monkeypatch):
     monkeypatch.setattr(Served, "get", slow_get)
     frame = compare(lab, order_summary, runs=100, warmup=0, served_as=["view"], questions=["point"])
     assert frame.select("p50_low_ms", "p50_ms", "p50_high_ms").rows() == [(40.0, 50.5, 61.0)]
-
-
-def test_several_sizes_are_compared():
-    """Each size is a history of its own, one frame below the other."""
-    frame = compare_sizes((20, 60), runs=2, costs=False, served_as=["view"], questions=["point"])
-    assert frame["events"].is_sorted()
-    assert frame["events"].n_unique() == len(frame) == 2
 
 
 def test_any_read_model_can_be_compared(lab, asked):
