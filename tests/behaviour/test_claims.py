@@ -8,13 +8,16 @@ from cqrs_lab.workbench import (
     check_claims,
     compare_sizes,
     crossover_over_batches,
+    latency,
 )
 
 
 @pytest.fixture(scope="module")
 def frame():
     """Two small histories, measured by every question and with all costs."""
-    return compare_sizes((20, 60), runs=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "_WRITES", 2)
+        return compare_sizes((20, 60), runs=2)
 
 
 def test_batches_are_measured():

@@ -14,7 +14,6 @@ from cqrs_lab import open_shop
 from cqrs_lab.errors import QueryError
 from cqrs_lab.shop import order_summary
 from cqrs_lab.workbench import Workload, drive, generate
-from cqrs_lab.workbench.plots import distribution_chart, show, staleness_chart
 
 SMALL = Workload(orders=60, seed=3)
 
@@ -154,15 +153,3 @@ def test_nothing_to_do_is_refused(lab):
             drive(lab, **wrong)
     with open_shop(threads=1) as empty:
         assert drive(empty, seconds=0.2, reads=20, writes=20, progress=False).frame["ok"].all()
-
-
-def test_a_run_is_drawn(lab):
-    """The figures show every latency and every staleness, as pictures with a text that stays the same."""
-    driven = drive(lab, seconds=0.5, reads=60, writes=20, progress=False)
-    assert repr(show(distribution_chart(driven.frame))) == "<picture: Every single latency>"
-    assert repr(show(staleness_chart(driven.frame))) == "<picture: How old the answers were>"
-    drawn = staleness_chart(driven.frame).to_dict()
-    line = drawn["datasets"][drawn["layer"][1]["data"]["name"]]
-    assert [step["intended_at"] for step in line] == [0, 1]  # the line goes on to the end of the last second
-    points = distribution_chart(driven.frame).to_dict()["spec"]["layer"][0]
-    assert points["mark"]["type"] == "circle"
