@@ -8,7 +8,7 @@ from decimal import Decimal
 import pandas as pd
 import polars as pl
 import pytest
-from importing import log, serve_all, times
+from support.importing import log, serve_all, times
 
 from cqrs_lab import open_shop
 from cqrs_lab.errors import ImportFailed, InvalidTable

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from importing import (
+from support.importing import (
     TINY,
     TINY_ANOMALIES,
     TINY_EVENTS,

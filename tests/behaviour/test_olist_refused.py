@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from importing import TINY, edit, imported, path_of, write_shop
+from support.importing import TINY, edit, imported, path_of, write_shop
 
 from cqrs_lab import Domain, Lab, open_shop
 from cqrs_lab.errors import CqrsLabError, DeclarationError, ImportFailed, ReadOnlyStore

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from importing import WAYS, log, one, path_of, serve_all
+from support.importing import WAYS, log, one, path_of, serve_all
 
 from cqrs_lab import open_shop
 from cqrs_lab.errors import ImportFailed

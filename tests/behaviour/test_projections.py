@@ -10,8 +10,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from handlers import counting, paid, sending
 from support import START, append, place
+from support.handlers import counting, paid, sending
 
 from cqrs_lab import Domain, Event, Lab, Projection, ReadModel, Value, open_shop
 from cqrs_lab.errors import (

@@ -9,8 +9,8 @@ from typing import Any
 
 import polars
 import pytest
-from handlers import POISONED, counting, paid, sending
 from support import START, append, place, python
+from support.handlers import POISONED, counting, paid, sending
 
 from cqrs_lab import Lab, Projection, open_shop
 from cqrs_lab.errors import (
@@ -79,7 +79,7 @@ def test_a_failing_rebuild_keeps_the_old_rows() -> None:
 
 KILLED = """
 import os, signal, sys
-from handlers import *
+from support.handlers import *
 from support import append
 from cqrs_lab import open_shop
 from cqrs_lab.read.servings import Servings

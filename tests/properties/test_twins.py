@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 from unittest import mock
 
-from handlers import counting, paid, twin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import append, assert_same, histories
+from support.handlers import counting, paid, twin
 
 from cqrs_lab import ReadModel, open_shop
 from cqrs_lab.shop import (

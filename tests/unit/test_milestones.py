@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 import pandas as pd
 import polars as pl
 import pytest
-from importing import times
+from support.importing import times
 
 from cqrs_lab.errors import ImportFailed
 from cqrs_lab.workbench.importers import events_from_milestones

@@ -8,11 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from support import assert_same
-
 from cqrs_lab import Lab, open_shop
 from cqrs_lab.shop import daily_orders, order_summary
 from cqrs_lab.workbench.importers import OlistReport, load_olist
+from support import assert_same
 
 WAYS = ("view", "materialized", "projection")
 
