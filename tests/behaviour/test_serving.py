@@ -33,6 +33,14 @@ from cqrs_lab.shop import (
 WAYS = ("view", "materialized", "projection")
 
 
+@pytest.fixture(scope="module")
+def one_order():
+    """A shop with one order, to which nothing is appended."""
+    with open_shop() as lab:
+        append(lab, [placed(1)])
+        yield lab
+
+
 def test_three_servings_stand_side_by_side_and_are_found_again(tmp_path):
     """View, table and projection of every model live in one store and are attached to when it is reopened."""
     path = tmp_path / "shop.duckdb"
@@ -127,15 +135,12 @@ def test_sql_asks_the_serving_and_its_neighbours():
         "SELECT nonsense",
     ],
 )
-def test_a_question_only_reads(question):
+def test_a_question_only_reads(one_order, question):
     """Text that is not one SELECT, or a wrong one, is refused where it is asked."""
-    with open_shop() as lab:
-        append(lab, [placed(1)])
+    for ask in (one_order.serve(order_summary), one_order.as_of(position=1)):
         with pytest.raises(QueryFailed):
-            lab.serve(order_summary).sql(question)
-        with pytest.raises(QueryFailed):
-            lab.as_of(position=1).sql(question)
-        assert lab.serve(order_summary, as_="view").get("o-1") is not None
+            ask.sql(question)
+    assert one_order.serve(order_summary, as_="view").get("o-1") is not None
 
 
 def test_a_hostile_key_is_a_value():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,14 +24,14 @@ from support.layers import (
     wanted,
 )
 
-from cqrs_lab import Event, ReadModel, open_shop
+from cqrs_lab import Event, Lab, ReadModel, open_shop
 from cqrs_lab.shop import CustomerRegistered, order_facts, order_summary
 
 moves = st.tuples(st.sampled_from([order_summary, *MODELS]), st.sampled_from(["catch up", "part", "rebuild"]))
 
 
 @given(steps=st.lists(st.tuples(facts, st.lists(moves, max_size=4)), min_size=1, max_size=5), data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_layers_tell_their_position(steps: list[Any], data: st.DataObject) -> None:
     """Moved alone, together, in part or anew, in any order, every projection's rows are those as of its position."""
     with open_shop(threads=1) as lab:
@@ -53,6 +54,14 @@ def test_layers_tell_their_position(steps: list[Any], data: st.DataObject) -> No
             assert_same(lab, lab.serve(model)._select(), lab.serve(model, "view")._select())
 
 
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """A shop without events that knows the read models."""
+    with open_shop() as shop:
+        declared(shop)
+        yield shop
+
+
 @pytest.mark.parametrize(
     ("model", "way"),
     [(contacts, "merge"), (listed, "merge"), (unnamed, "touched keys"), (waiting, "touched keys"),
@@ -60,13 +69,11 @@ def test_layers_tell_their_position(steps: list[Any], data: st.DataObject) -> No
      (wanted, "touched keys"), (late, "touched keys")],
     ids=lambda value: getattr(value, "name", value),
 )  # fmt: skip
-def test_the_way_is_named(model: ReadModel, way: str) -> None:
+def test_the_way_is_named(lab: Lab, model: ReadModel, way: str) -> None:
     """explain() names the way in which a projection moves, and why."""
-    with open_shop() as lab:
-        declared(lab)
-        explained = lab.serve(model).explain()
-        assert explained.way == way
-        assert explained.reason
+    explained = lab.serve(model).explain()
+    assert explained.way == way
+    assert explained.reason
 
 
 def test_only_what_is_reached_is_made_anew() -> None:
@@ -164,7 +171,7 @@ def stacks(draw: Any) -> list[ReadModel]:
 
 
 @given(models=stacks(), history=st.lists(facts, min_size=1, max_size=4), data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_random_layers_agree(models: list[ReadModel], history: list[Any], data: st.DataObject) -> None:
     """Whatever is built on what, view, table, projection and as of agree at every cut, and with a fresh store."""
     with open_shop(threads=1) as lab:
