@@ -94,7 +94,7 @@ def check_history(lab: Lab, model: ReadModel) -> None:
 
 
 @given(history=histories)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_history_of_what_merges(history):
     """Every aggregate that merges has the history that asking each position alone gives."""
     with open_shop(threads=1) as lab:
@@ -105,7 +105,7 @@ def test_history_of_what_merges(history):
 
 
 @given(history=st.lists(facts, max_size=2))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 def test_history_of_what_is_made_of_others(history):
     """Joins, layers, medians and windows have the history that asking each position alone gives."""
     with open_shop(threads=1) as lab:
@@ -179,7 +179,7 @@ def test_kept_histories_agree_with_the_fold(due, most, steps, data, tmp_path_fac
             assert_kept(lab, {data.draw(st.integers(0, lab.head)), lab.head})
             append(lab, steps[0][0])
             lab.catch_up()
-            assert_kept(lab, range(lab.head + 1))
+            assert_kept(lab, {*data.draw(st.lists(st.integers(0, lab.head), max_size=5)), lab.head})
 
 
 def assert_kept(lab: Lab, positions: Iterable[int]) -> None:
