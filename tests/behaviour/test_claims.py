@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cqrs_lab.workbench import (
-    check_claims,
-    compare_sizes,
-    crossover_over_batches,
-    latency,
-)
+from cqrs_lab.workbench import check_claims, compare_sizes, crossover_over_batches, latency
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,7 @@ from support.dead_letters import by_hand, dead_of, merged, sound, steps
 from cqrs_lab import Projection, ReadModel, open_shop, subscriptions
 from cqrs_lab.errors import ProjectionFailed, UnknownReadModel
 from cqrs_lab.read import running
-from cqrs_lab.shop import (
-    CustomerRegistered,
-    OrderPaid,
-    OrderShipped,
-    RegisterCustomer,
-)
+from cqrs_lab.shop import CustomerRegistered, OrderPaid, OrderShipped, RegisterCustomer
 
 
 @pytest.fixture(autouse=True)

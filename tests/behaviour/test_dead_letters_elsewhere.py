@@ -14,13 +14,7 @@ from typer.testing import CliRunner
 from cqrs_lab import Domain, Event, Lab, ReadModel, Saga, doctor, open_shop, subscriptions
 from cqrs_lab.cli import app
 from cqrs_lab.errors import DeclarationError
-from cqrs_lab.shop import (
-    OrderShipped,
-    customers,
-    order_facts,
-    order_summary,
-    orders,
-)
+from cqrs_lab.shop import OrderShipped, customers, order_facts, order_summary, orders
 
 
 @pytest.fixture(autouse=True)

@@ -9,13 +9,8 @@ import polars as pl
 import pytest
 
 from cqrs_lab import open_shop
-from cqrs_lab.errors import (
-    InvalidTable,
-)
-from cqrs_lab.shop import (
-    daily_orders,
-    order_summary,
-)
+from cqrs_lab.errors import InvalidTable
+from cqrs_lab.shop import daily_orders, order_summary
 from cqrs_lab.workbench import Workload, drive, generate
 from cqrs_lab.workbench.crossovers import crossover
 from cqrs_lab.workbench.plots import (

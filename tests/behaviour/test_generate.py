@@ -11,11 +11,7 @@ import pytest
 
 from cqrs_lab import Lab, open_shop
 from cqrs_lab.errors import DeclarationError, InvalidMessage
-from cqrs_lab.shop import (
-    customers,
-    daily_orders,
-    order_summary,
-)
+from cqrs_lab.shop import customers, daily_orders, order_summary
 from cqrs_lab.workbench import draws, events_from_milestones
 from cqrs_lab.workbench import workload as module
 from cqrs_lab.workbench.checks import check_import, sales

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import pytest
 from support import append
-from support.layers import (
-    contacts,
-    declared,
-    demand,
-    listed,
-    unnamed,
-)
+from support.layers import contacts, declared, demand, listed, unnamed
 
 from cqrs_lab import Lab, ReadModel, open_shop
 from cqrs_lab.errors import NotServed

@@ -60,6 +60,14 @@ def fresh():
 
 
 @pytest.fixture
+def clock(monkeypatch):
+    """A clock in nanoseconds that stands still until it is moved."""
+    now = [0]
+    monkeypatch.setattr(module, "perf_counter_ns", lambda: now[0])
+    return now
+
+
+@pytest.fixture
 def asked(monkeypatch):
     """What is asked of servings while a test runs: (served_as, question, its value, the number of rows answered)."""
     seen = []
@@ -132,30 +140,26 @@ def test_a_seed_repeats_the_questions(lab, asked):
     assert plans[0] == plans[1] != plans[2]
 
 
-def test_the_times_are_those_of_the_clock(lab, monkeypatch):
+def test_the_times_are_those_of_the_clock(lab, clock, monkeypatch):
     """Percentiles are taken over all measured runs, and the warm-up is not among them."""
-    now = [0]
     runs = {way: iter([10**6, *range(11)]) for way in WAYS}
 
     def slow_get(self, *key):
-        now[0] += next(runs[self.as_]) * 1_000_000
+        clock[0] += next(runs[self.as_]) * 1_000_000
 
-    monkeypatch.setattr(module, "perf_counter_ns", lambda: now[0])
     monkeypatch.setattr(Served, "get", slow_get)
     frame = compare(lab, order_summary, runs=11, warmup=1).filter(pl.col("question") == "point")
     assert frame.select("p50_ms", "p95_ms", "p99_ms").rows() == [(5.0, 9.5, 9.9)] * 3
 
 
-def test_answers_are_fetched_within_the_time(lab, monkeypatch):
+def test_answers_are_fetched_within_the_time(lab, clock, monkeypatch):
     """A list and an aggregate count as answered once their rows are there as Python values."""
-    now = [0]
     fetchall = Rows.fetchall
 
     def slow_fetch(self):
-        now[0] += 7_000_000
+        clock[0] += 7_000_000
         return fetchall(self)
 
-    monkeypatch.setattr(module, "perf_counter_ns", lambda: now[0])
     monkeypatch.setattr(Rows, "fetchall", slow_fetch)
     frame = compare(lab, order_summary, runs=2, warmup=0)
     assert dict(frame.group_by("question").agg(pl.col("p50_ms").max()).rows()) == {
@@ -191,15 +195,14 @@ def test_every_serving_answers_all_questions_that_it_can(fresh):
     assert BY_HAND not in big["served_as"]
 
 
-def test_the_cache_has_seen_every_question(lab, asked, monkeypatch):
+def test_the_cache_has_seen_every_question(lab, asked, clock, monkeypatch):
     """The cached projection is asked once before its runs, for each value; its runs reach no serving."""
-    get, now = Served.get, [0]
+    get = Served.get
 
     def slow_get(self, *key):
-        now[0] += 7_000_000
+        clock[0] += 7_000_000
         return get(self, *key)
 
-    monkeypatch.setattr(module, "perf_counter_ns", lambda: now[0])
     monkeypatch.setattr(Served, "get", slow_get)
     frame = compare(lab, order_summary, runs=6, warmup=0, served_as=[CACHED], questions=["point"])
     assert frame.select("served_as", "p50_ms", "p99_ms").rows() == [(CACHED, 0.0, 0.0)]
@@ -237,14 +240,13 @@ def test_costs_are_measured_on_a_copy(fresh):
     assert bare["bytes"].null_count() == len(bare)
 
 
-def test_the_interval_holds_the_median(lab, monkeypatch):
+def test_the_interval_holds_the_median(lab, clock, monkeypatch):
     """The interval of the median is that of the ranks: of 100 runs the 40th to the 61st, around the median."""
-    now, times = [0], iter([*range(1, 101)])
+    times = iter(range(1, 101))
 
     def slow_get(self, *key):
-        now[0] += next(times) * 1_000_000
+        clock[0] += next(times) * 1_000_000
 
-    monkeypatch.setattr(module, "perf_counter_ns", lambda: now[0])
     monkeypatch.setattr(Served, "get", slow_get)
     frame = compare(lab, order_summary, runs=100, warmup=0, served_as=["view"], questions=["point"])
     assert frame.select("p50_low_ms", "p50_ms", "p50_high_ms").rows() == [(40.0, 50.5, 61.0)]

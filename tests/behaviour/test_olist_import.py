@@ -43,9 +43,6 @@ def shop(tmp_path_factory):
         yield found
 
 
-# -- the folder as it should be ----------------------------------------------------------------------------------------
-
-
 def test_every_fact_of_the_folder_is_an_event_in_order_of_time_and_stage(shop):
     """Positions follow time, then stage; each order's last event alone has the shop's last word."""
     lab, _ = shop
@@ -258,9 +255,6 @@ def test_the_order_of_rows_in_the_files_does_not_matter(folder):
     assert found[0] == found[1]
 
 
-# -- parts of the folder -----------------------------------------------------------------------------------------------
-
-
 def test_the_orders_file_alone_is_enough(folder):
     """Without the other files amounts and lines are unknown, an approval is a payment, and that is no anomaly."""
     for name in TINY.keys() - {"orders"}:
@@ -314,9 +308,6 @@ def test_times_are_local_to_the_zone_that_is_given(folder, local, utc, odd):
     if odd == "time_did_not_exist":
         found = report.anomalies.filter(pl.col("kind") == odd)["detail"].to_list()
         assert found == [f"order_purchase_timestamp {local} in America/Sao_Paulo became {utc} UTC"]
-
-
-# -- a second import ---------------------------------------------------------------------------------------------------
 
 
 def test_people_whom_the_store_knows_are_not_registered_again(folder):

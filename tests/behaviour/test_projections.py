@@ -14,22 +14,8 @@ from support import START, append, place
 from support.handlers import counting, paid, sending
 
 from cqrs_lab import Domain, Event, Lab, Projection, ReadModel, Value, open_shop
-from cqrs_lab.errors import (
-    DeclarationError,
-    NotServed,
-    ProjectionFailed,
-    QueryFailed,
-    ReadModelRefused,
-    RebuildNeeded,
-)
-from cqrs_lab.shop import (
-    CustomerRegistered,
-    OrderPaid,
-    RegisterCustomer,
-    order_facts,
-    order_summary,
-    orders,
-)
+from cqrs_lab.errors import DeclarationError, NotServed, ProjectionFailed, QueryFailed, ReadModelRefused, RebuildNeeded
+from cqrs_lab.shop import CustomerRegistered, OrderPaid, RegisterCustomer, order_facts, order_summary, orders
 
 
 class Colour(enum.Enum):
@@ -143,11 +129,7 @@ def test_what_does_not_fit_together_is_refused() -> None:
                 ReadModelRefused,
                 "handlers in Python",
             ),
-            (
-                lambda: lab.serve(order_summary, "materialized", on_error="dead letter"),
-                NotServed,
-                "for projections",
-            ),
+            (lambda: lab.serve(order_summary, "materialized", on_error="dead letter"), NotServed, "for projections"),
             (lambda: lab.serve(order_summary, on_error="ignore"), NotServed, "on_error is"),
         ]:
             with pytest.raises(error, match=match):

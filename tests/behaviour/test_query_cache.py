@@ -11,17 +11,9 @@ from support import place
 from support.queries import ByStatus, Counted, Everything, outcomes, shop_with
 
 from cqrs_lab import Domain, Lab, Query, ReadModel, open_shop, shop
-from cqrs_lab.errors import (
-    RebuildNeeded,
-    StoreClosed,
-)
+from cqrs_lab.errors import RebuildNeeded, StoreClosed
 from cqrs_lab.rows import Rows
-from cqrs_lab.shop import (
-    OrderDetails,
-    PayOrder,
-    RegisterCustomer,
-    order_summary,
-)
+from cqrs_lab.shop import OrderDetails, PayOrder, RegisterCustomer, order_summary
 from cqrs_lab.workbench import poll
 
 

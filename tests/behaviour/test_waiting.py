@@ -12,12 +12,7 @@ from support.servings import assert_whole, fragile, lag, poison
 from cqrs_lab import open_shop
 from cqrs_lab.errors import NotServed, NotYet, ReadOnlyStore
 from cqrs_lab.read import running
-from cqrs_lab.shop import (
-    OrderDetails,
-    PayOrder,
-    daily_orders,
-    order_summary,
-)
+from cqrs_lab.shop import OrderDetails, PayOrder, daily_orders, order_summary
 
 
 @pytest.fixture(scope="module")

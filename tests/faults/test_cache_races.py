@@ -11,13 +11,7 @@ from support import append, place
 from support.queries import outcomes, shop_with
 
 from cqrs_lab import Lab, Query, ReadModel
-from cqrs_lab.shop import (
-    OrderDetails,
-    OrderPaid,
-    OrderPlaced,
-    PayOrder,
-    order_summary,
-)
+from cqrs_lab.shop import OrderDetails, OrderPaid, OrderPlaced, PayOrder, order_summary
 
 
 def test_a_move_that_is_rolled_back_leaves_the_cache_in_use():

@@ -13,15 +13,8 @@ from support import START, append, place, python
 from support.handlers import POISONED, counting, paid, sending
 
 from cqrs_lab import Lab, Projection, open_shop
-from cqrs_lab.errors import (
-    NotYet,
-    ProjectionFailed,
-)
-from cqrs_lab.shop import (
-    OrderPaid,
-    OrderPlaced,
-    order_summary,
-)
+from cqrs_lab.errors import NotYet, ProjectionFailed
+from cqrs_lab.shop import OrderPaid, OrderPlaced, order_summary
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 500])

@@ -14,12 +14,7 @@ from cqrs_lab import open_shop
 from cqrs_lab.read import running
 from cqrs_lab.read.moving import Stored
 from cqrs_lab.read.running import Running
-from cqrs_lab.shop import (
-    CancelOrder,
-    OrderDetails,
-    daily_orders,
-    order_summary,
-)
+from cqrs_lab.shop import CancelOrder, OrderDetails, daily_orders, order_summary
 from cqrs_lab.subscriptions import pause_after
 
 

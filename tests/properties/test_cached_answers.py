@@ -12,11 +12,7 @@ from support.queries import ByStatus, Counted, Everything, Listed, OfCustomer, s
 
 from cqrs_lab import Query, shop
 from cqrs_lab.rows import Rows
-from cqrs_lab.shop import (
-    OrderDetails,
-    OrdersOfCustomer,
-    order_summary,
-)
+from cqrs_lab.shop import OrderDetails, OrdersOfCustomer, order_summary
 
 QUERIES: list[Query] = [
     *(OrderDetails(order_id=id) for id in ("o-1", "o-2", "ö/4")),

@@ -103,8 +103,6 @@ def _placed(count: int) -> list[Event]:
     return [OrderPlaced(order_id=f"o-{n}", customer_id=f"c-{n}", total=5) for n in range(count)]
 
 
-# -- layers made up at random ------------------------------------------------------------------------------------------
-
 Kinds = dict[str, str]
 """Column -> "text", "number" (exact), "real" or "time"."""
 FACTS: Kinds = {"order_id": "text", "customer_id": "text", "status": "text", "total": "number", "paid": "number",

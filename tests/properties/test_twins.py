@@ -11,10 +11,7 @@ from support import append, assert_same, histories
 from support.handlers import counting, paid, twin
 
 from cqrs_lab import ReadModel, open_shop
-from cqrs_lab.shop import (
-    OrderCancelled,
-    OrderPaid,
-)
+from cqrs_lab.shop import OrderCancelled, OrderPaid
 
 
 @given(

@@ -7,10 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from cqrs_lab import Event, Lab, Projection, ReadModel
-from cqrs_lab.shop import (
-    OrderPaid,
-    OrderShipped,
-)
+from cqrs_lab.shop import OrderPaid, OrderShipped
 
 merged = ReadModel(
     "merged",

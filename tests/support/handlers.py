@@ -7,13 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from cqrs_lab import Event, Projection
-from cqrs_lab.shop import (
-    OrderCancelled,
-    OrderPaid,
-    OrderPlaced,
-    OrderShipped,
-    orders,
-)
+from cqrs_lab.shop import OrderCancelled, OrderPaid, OrderPlaced, OrderShipped, orders
 
 RANKS = ["PENDING", "PAID", "SHIPPED", "DELIVERED", "CANCELLED"]
 

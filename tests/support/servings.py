@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cqrs_lab import Lab, ReadModel
-from cqrs_lab.shop import (
-    CancelOrder,
-)
+from cqrs_lab.shop import CancelOrder
 from support import assert_same, place
 
 fragile = ReadModel(

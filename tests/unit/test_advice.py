@@ -10,18 +10,11 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from cqrs_lab.errors import InvalidTable, QueryError
-from cqrs_lab.workbench import (
-    advice_widget,
-    advise,
-    cheapest,
-    crossover_over_history,
-    crossover_over_reads,
-    load_costs,
-)
+from cqrs_lab.workbench import advice_widget, advise, cheapest, crossover_over_history, crossover_over_reads, load_costs
 from cqrs_lab.workbench.advice import interpolate
 from cqrs_lab.workbench.checks import check_decision
 from cqrs_lab.workbench.crossovers import crossover, wins
-from cqrs_lab.workbench.plots import crossover_chart, crossover_map, show
+from cqrs_lab.workbench.plots import crossover_chart
 
 SIZES = (1_000, 10_000, 100_000)
 positive = st.floats(0.01, 1e6)
@@ -44,9 +37,6 @@ FRAME = measured(
     materialized=([1.0, 1.0, 1.0], 2.0, 50.0),
     projection=([1.0, 1.0, 1.0], 22.0, 20.0),
 )
-
-
-# -- between and beyond what was measured --------------------------------------------------------------------------
 
 
 @given(points=series, x=st.floats(0.5, 1e10))
@@ -159,9 +149,6 @@ def test_history_and_reads_cross_where_the_sums_say():
     assert (best[0], best[-1]) == ("view", "projection")
     with pytest.raises(QueryError, match="nobody measured the question 'list'"):
         crossover_over_history(FRAME, "list")
-
-
-# -- what a load costs ---------------------------------------------------------------------------------------------
 
 
 def test_costs_are_sums_of_what_was_measured():
