@@ -13,8 +13,8 @@ import pytest
 from support import START, append, place
 from support.handlers import counting, paid, sending
 
-from cqrs_lab import Domain, Event, Lab, Projection, ReadModel, Value, open_shop
-from cqrs_lab.errors import DeclarationError, NotServed, ProjectionFailed, QueryFailed, ReadModelRefused, RebuildNeeded
+from cqrs_lab import Domain, Lab, Projection, ReadModel, Value, open_shop
+from cqrs_lab.errors import NotServed, ProjectionFailed, RebuildNeeded
 from cqrs_lab.shop import CustomerRegistered, OrderPaid, RegisterCustomer, order_facts, order_summary, orders
 
 
@@ -93,64 +93,19 @@ def test_it_moves_in_the_background(tmp_path: Path) -> None:
         assert served.rows().fetchall() == [("o-1", 1), ("o-2", 1)]
 
 
-def test_what_does_not_fit_together_is_refused() -> None:
-    """An unknown event, two handlers for one, odd columns and keys, and ways that have no SELECT, are refused."""
-
-    class Elsewhere(Event):
-        order_id: str
-
-    made, id = counting(), {"id": str}
-    for declare, match in [
-        (lambda: made.on(OrderPaid), "two handlers for OrderPaid"),
-        (lambda: Projection("x", "other", id), "key"),
-        (lambda: Projection("x"), "side_effect"),
-        (lambda: Projection("x", "id", id, side_effect=True), "side_effect"),
-        (lambda: Projection("x", "id", {"id": str, "ID": str}), "differ"),
-        (lambda: Projection("x", "id", id, chunk=0), "chunk"),
-    ]:
-        with pytest.raises(DeclarationError, match=match):
-            declare()
-    for name in ("servings", "dead_letters", "x_events"):
-        with pytest.raises(ReadModelRefused, match="kept"):
-            Projection(name, "id", id)
-    with open_shop() as lab:
-        strange = Projection("strange", "id", id)
-        strange.on(Elsewhere)(lambda recorded, rows: None)
-        lab.serve(made)
-        for ask, error, match in [
-            (lambda: lab.serve(strange), DeclarationError, "Elsewhere, which no category has"),
-            *(
-                (lambda more=more: lab.serve(made, **more), NotServed, "made by handlers in Python")
-                for more in ({"as_": "view"}, {"as_": "materialized"}, {"mode": "inline"})
-            ),
-            (lambda: lab.as_of(position=0).rows(made), NotServed, "as of another moment"),
-            (
-                lambda: lab.serve(ReadModel("above", "n", "SELECT n FROM counts GROUP BY n")),
-                ReadModelRefused,
-                "handlers in Python",
-            ),
-            (lambda: lab.serve(order_summary, "materialized", on_error="dead letter"), NotServed, "for projections"),
-            (lambda: lab.serve(order_summary, on_error="ignore"), NotServed, "on_error is"),
-        ]:
-            with pytest.raises(error, match=match):
-                ask()
-
-
 def test_a_handler_may_only_put_what_fits() -> None:
     """A column that is not there, a value of another type and a key with a part missing fail, and say so."""
     for use, said in [
         (lambda rows: rows.put(order_id="o", m=1), "no such field"),
         (lambda rows: rows.put(order_id="o", n="many"), "n: "),
         (lambda rows: rows.put(n=1), "order_id"),
-        (lambda rows: rows.get("a", "b"), "2 values were given"),
     ]:
         bad = Projection("bad", "order_id", {"order_id": str, "n": int})
         bad.on(OrderPaid)(lambda recorded, rows, use=use: use(rows))
         with open_shop() as lab:
             append(lab, [paid()])
-            with pytest.raises(ProjectionFailed, match=said) as failed:
+            with pytest.raises(ProjectionFailed, match=said):
                 lab.serve(bad)
-    assert isinstance(failed.value.__cause__, QueryFailed)
 
 
 def test_other_columns_or_handlers_need_a_rebuild() -> None:

@@ -9,13 +9,6 @@ from cqrs_lab.errors import DeclarationError, ReadModelRefused
 from cqrs_lab.syntax import BY_ARGUMENT, BY_ORDER, ORDERLESS, function_catalogue
 
 
-@pytest.fixture(scope="module")
-def empty():
-    """A shop without events that refuses every read model it is given."""
-    with open_shop() as lab:
-        yield lab
-
-
 def declare(columns: str) -> ReadModel:
     """Return a read model with these columns."""
     return ReadModel("mine", "order_id", f"SELECT order_id, {columns} FROM order_events GROUP BY order_id")
@@ -71,10 +64,10 @@ def declare(columns: str) -> ReadModel:
         ("SELECT order_id, 1 AS n FROM mine", "reads itself"),
     ],
 )
-def test_what_is_not_a_function_of_the_events_is_refused(empty, sql, reason):
+def test_what_is_not_a_function_of_the_events_is_refused(sql, reason):
     """A SELECT that could answer differently for the same events is refused, and the message says why."""
-    with pytest.raises(ReadModelRefused) as refused:
-        empty.serve(ReadModel("mine", "order_id", sql))
+    with open_shop() as lab, pytest.raises(ReadModelRefused) as refused:
+        lab.serve(ReadModel("mine", "order_id", sql))
     assert reason in str(refused.value)
 
 

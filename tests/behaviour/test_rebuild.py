@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cqrs_lab import Lab, Projection, ReadModel, open_shop
 from cqrs_lab.cli import app
-from cqrs_lab.errors import NotServed, RebuildNeeded, RebuildRefused
+from cqrs_lab.errors import RebuildNeeded, RebuildRefused
 from cqrs_lab.shop import OrderPlaced, customer_value, daily_sales, order_facts, order_summary
 
 
@@ -150,12 +150,6 @@ def test_handlers_are_rehearsed_too() -> None:
         step[0] = 2
         assert [(row["order_id"], row["columns"]) for row in served.rehearse().dicts()] == [("o-1", ["n"])]
         assert served.get("o-1")["n"] == 1
-
-
-def test_a_view_has_nothing_to_rehearse() -> None:
-    """A view keeps no rows that could differ."""
-    with open_shop() as lab, pytest.raises(NotServed, match="keeps no rows"):
-        lab.serve(order_summary, as_="view").rehearse()
 
 
 def test_progress_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,14 +12,11 @@ from support import START, append, as_table, placed
 
 from cqrs_lab import Decider, Domain, Lab, ReadModel, open_shop
 from cqrs_lab.errors import (
-    NotServed,
     ProjectionFailed,
     QueryFailed,
     ReadOnlyStore,
     RebuildNeeded,
     StoreClosed,
-    UnknownQuery,
-    UnknownReadModel,
 )
 from cqrs_lab.shop import OrderDetails, OrderPaid, OrderPlaced, OrdersOfCustomer, daily_orders, order_summary
 
@@ -161,10 +158,6 @@ def test_a_materialized_table_says_what_it_is_fresh_to():
         assert (served.position, len(served.rows())) == (1, 1)
         assert served.refresh() == 2
         assert (served.position, len(served.rows())) == (2, 2)
-        with pytest.raises(NotServed, match="refresh"):
-            served.catch_up()
-        with pytest.raises(NotServed):
-            lab.serve(order_summary).refresh()
 
 
 def test_a_changed_select_asks_for_a_rebuild():
@@ -224,8 +217,6 @@ def test_queries_are_answered_from_the_freshest_serving():
     with open_shop() as lab:
         append(lab, [placed(1)])
         assert lab.ask(OrderDetails(order_id="o-1"))["status"] == "PENDING"  # not served at all: as a view
-        with pytest.raises(NotServed, match="call lab"):
-            lab.ask(OrderDetails(order_id="o-1"), served_as="projection")
         served = lab.serve(order_summary)
         lab.serve(order_summary, as_="view")
         append(lab, [placed(2)])
@@ -234,20 +225,6 @@ def test_queries_are_answered_from_the_freshest_serving():
         served.catch_up()
         assert lab._servings.freshest(order_summary).as_ == "projection"
         assert len(lab.ask(OrdersOfCustomer(customer_id="c-1"))) == 2
-        with pytest.raises(NotServed):
-            lab.ask(OrderDetails(order_id="o-2"), served_as="cache")
-
-        class Unknown(OrderDetails):
-            pass
-
-        with pytest.raises(UnknownQuery, match="OrdersOfCustomer"):
-            lab.ask(Unknown(order_id="o-1"))
-        with pytest.raises(UnknownReadModel, match="daily_orders"):
-            lab.serve("nothing")
-        with pytest.raises(NotServed):
-            lab.serve(order_summary, as_="cache")
-        with pytest.raises(NotServed):
-            lab.serve(order_summary, mode="psychic")
 
 
 def test_a_read_only_store_answers_and_does_not_move(tmp_path):

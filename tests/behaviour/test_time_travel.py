@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 
 import pytest
 from support import START, pay, place
 
 from cqrs_lab import open_shop
-from cqrs_lab.errors import InvalidMoment
 from cqrs_lab.shop import DeliverOrder, ShipOrder, daily_orders, order_summary
 
 DAY = timedelta(days=1)
@@ -77,23 +76,3 @@ def test_the_past_does_not_move(lab):
     lab.send(place(2))
     assert past.rows(order_summary).fetchall() == before
     assert len(lab.as_of(recorded=START + 9 * DAY).rows(order_summary)) == 2
-
-
-@pytest.mark.parametrize(
-    "moment",
-    [
-        {},
-        {"position": -1},
-        {"position": 5},
-        {"position": 1.0},
-        {"position": True},
-        {"recorded": datetime(2025, 1, 1)},
-        {"occurred": "2025-01-01"},
-        {"recorded": datetime(2025, 1, 1, tzinfo=UTC), "occurred": datetime(2025, 1, 1)},
-    ],
-)
-def test_a_moment_that_means_nothing_is_refused(lab, moment):
-    """Naive times, positions outside the log and other types are refused by name."""
-    with pytest.raises(InvalidMoment) as refused:
-        lab.as_of(**moment)
-    assert all(name in str(refused.value) for name in list(moment)[-1:])

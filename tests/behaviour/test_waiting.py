@@ -10,16 +10,9 @@ from support import place, wait_until
 from support.servings import assert_whole, fragile, lag, poison
 
 from cqrs_lab import open_shop
-from cqrs_lab.errors import NotServed, NotYet, ReadOnlyStore
+from cqrs_lab.errors import NotYet, ReadOnlyStore
 from cqrs_lab.read import running
 from cqrs_lab.shop import OrderDetails, PayOrder, daily_orders, order_summary
-
-
-@pytest.fixture(scope="module")
-def empty():
-    """A shop in which nothing is served, and stays so."""
-    with open_shop() as lab:
-        yield lab
 
 
 def test_modes_are_kept_and_can_be_changed(tmp_path):
@@ -47,23 +40,6 @@ def test_modes_are_kept_and_can_be_changed(tmp_path):
         lab.serve(order_summary, mode="inline")
         assert lab.catch_up() == 5
         assert_whole(lab, order_summary)
-
-
-@pytest.mark.parametrize(
-    ("as_", "given"),
-    [("projection", {"mode": "sometimes"}), ("projection", {"mode": ""}), ("projection", {"mode": "every 3 events"}),
-     ("view", {"mode": "inline"}), ("materialized", {"mode": "background"}), ("projection", {"refresh_every": 3}),
-     ("view", {"refresh_every": 3}), ("materialized", {"refresh_every": 0}), ("materialized", {"refresh_every": -1}),
-     ("materialized", {"refresh_every": True}), ("materialized", {"refresh_every": "3"}),
-     ("materialized", {"refresh_every": 1.5}), ("materialized", {"refresh_every": float("nan")}),
-     ("materialized", {"refresh_every": timedelta(0)}), ("materialized", {"refresh_every": 3, "mode": "background"})],
-    ids=str,
-)  # fmt: skip
-def test_modes_that_are_none_are_refused(empty, as_, given):
-    """A wrong mode is refused before anything is built."""
-    with pytest.raises(NotServed):
-        empty.serve(order_summary, as_=as_, **given)
-    assert empty.lag().dicts() == []
 
 
 def test_a_read_only_lab_moves_nothing(tmp_path):
@@ -113,10 +89,6 @@ def test_not_yet_says_how_far_it_got():
             lab.send(place(2), wait_for=order_summary, timeout=0.1)
         assert refused.value.position == 1
         assert lab.head == 2  # it is stored
-        with pytest.raises(NotServed, match="position 99 is not in the log"):
-            lab.ask(OrderDetails(order_id="o-1"), at_least=99)
-        with pytest.raises(NotServed, match="not served as"):
-            lab.ask(OrderDetails(order_id="o-1"), at_least=2, served_as="projection")
 
 
 @pytest.mark.parametrize("mode", ["inline", "background"])
