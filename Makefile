@@ -9,10 +9,16 @@ BIN := "$(CURDIR)/$(VENV)/bin"
 PY := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+NEWEST := .venv-newest
+PYTEST = -m pytest -n auto
+# loadscope keeps the cells of a notebook together and in order. A busy machine may need minutes for one cell.
+NBVAL = -m pytest --nbval --nbval-current-env --nbval-sanitize-with=tests/nbval.cfg --nbval-cell-timeout=600 \
+    -n auto --dist loadscope
+SECONDS ?= 60
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint format notebooks bench bench-full lock clean
+.PHONY: help lab test quick newest soak lint format notebooks bench bench-full lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,13 +27,31 @@ lab: $(STAMP) ## Install what is missing and open JupyterLab at the first notebo
 	@$(PY) -m cqrs_lab.cli notebooks $(ARGS)
 
 test: lint ## Install what is missing and run everything that CI runs
-	$(PY) -m pytest -n auto $(ARGS)
-ifneq ($(NOTEBOOKS),)
-	$(PY) -m pytest --nbval --nbval-current-env --nbval-sanitize-with=tests/nbval.cfg --nbval-cell-timeout=120 \
-	    -n 2 --dist loadscope $(NOTEBOOKS)
-else
-	@echo "notebooks/ holds no notebooks, so none were run"
-endif
+	$(PY) $(PYTEST) $(ARGS)
+	$(PY) $(NBVAL) $(NOTEBOOKS)
+	@$(MAKE) --no-print-directory newest
+
+quick: lint ## Check style and types and run the unit tests, in under a minute
+	$(PY) $(PYTEST) tests/unit $(ARGS)
+
+# The lock is what CI and `make lab` install; people who install with pip or conda get the newest versions instead.
+newest: $(STAMP) ## Run agreement, package and first notebook again with the newest versions, if any is newer than the lock
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
+	if ! ( $(call resolve,$$fresh) ) 2>"$$fresh/error"; then \
+	    tail -n 3 "$$fresh/error"; echo "the newest versions could not be asked for, so they were not tried"; \
+	elif cmp -s "$$fresh/lock" requirements.lock; then \
+	    echo "nothing is newer than requirements.lock, so its versions were not tried a second time"; \
+	else \
+	    echo "newer than requirements.lock:"; diff requirements.lock "$$fresh/lock" | grep '^>'; \
+	    $(PYTHON) -m venv --clear $(NEWEST) && \
+	    $(NEWEST)/bin/python -m pip install --disable-pip-version-check --no-input --quiet -e '.[all]' && \
+	    $(NEWEST)/bin/cqrs-lab doctor && \
+	    $(NEWEST)/bin/python $(PYTEST) tests/unit tests/package tests/properties/test_agreement.py && \
+	    $(NEWEST)/bin/python $(NBVAL) notebooks/00_start_here.ipynb; \
+	fi
+
+soak: $(STAMP) ## Try random read models for SECONDS (60), and tell what disagreed
+	$(PY) tests/properties/soak.py $(SECONDS) $(ARGS)
 
 lint: $(STAMP) ## Check style, types and the import contracts
 	$(PY) -m ruff check .
@@ -48,21 +72,23 @@ bench: $(STAMP) ## Measure against bare DuckDB and peers, in under 5 minutes (AR
 bench-full: $(STAMP) ## The same with a million orders, three times
 	$(PY) -m benchmarks.run --full $(ARGS)
 
-# uv resolves once for every Python and every system; pip can only do so for its own.
+# uv resolves once for every Python and every system; pip can only do so for its own. Writes $(1)/lock.
+resolve = $(PYTHON) -m venv "$(1)/uv" && "$(1)/uv/bin/python" -m pip install --quiet uv && \
+    "$(1)/uv/bin/python" -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb")); \
+        print(*project["build-system"]["requires"], sep="\n")' | \
+    "$(1)/uv/bin/uv" pip compile pyproject.toml - --quiet --no-build --all-extras --universal --python-version 3.11 \
+        --fork-strategy fewest --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+        --output-file "$(1)/pins" && \
+    { echo '\# Exact versions for every extra, Python 3.11 and newer, every system. Written by: make lock'; \
+      cat "$(1)/pins"; } > "$(1)/lock"
+
 lock: ## Renew requirements.lock with the newest versions that pyproject.toml allows
-	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \
-	$(PYTHON) -m venv "$$tools" && "$$tools/bin/python" -m pip install --quiet uv && \
-	"$$tools/bin/python" -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb")); \
-	    print(*project["build-system"]["requires"], sep="\n")' | \
-	"$$tools/bin/uv" pip compile pyproject.toml - --quiet --no-build --all-extras --universal --python-version 3.11 \
-	    --fork-strategy fewest --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
-	    --output-file "$$tools/lock" && \
-	{ echo '# Exact versions for every extra, Python 3.11 and newer, every system. Written by: make lock'; \
-	  cat "$$tools/lock"; } > requirements.lock
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && $(call resolve,$$fresh) && \
+	cp "$$fresh/lock" requirements.lock
 	@echo "requirements.lock is renewed; run: make test"
 
 clean: ## Remove .venv and all caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf $(VENV) $(NEWEST) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml requirements.lock

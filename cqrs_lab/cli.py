@@ -31,9 +31,6 @@ from cqrs_lab.database import quote
 from cqrs_lab.errors import CqrsLabError
 from cqrs_lab.log import Log
 from cqrs_lab.subscriptions import DeadLetters
-from cqrs_lab.workbench import workload as workloads
-from cqrs_lab.workbench.importers import load_olist
-from cqrs_lab.workbench.workload import Workload
 
 
 class _Commands(TyperGroup):
@@ -176,11 +173,14 @@ def generate(
 
     The same preset, orders and seed give the same events on every machine; the digest proves it.
     """
+    from cqrs_lab.workbench import Workload  # the shop is declared here, and not before `--help` is answered
+    from cqrs_lab.workbench import generate as fill
+
     told = {"orders": orders, "seed": seed, "prefix": prefix}
     changes = {name: value for name, value in told.items() if value is not None}
     workload = Workload(**{**dict(Workload.preset(preset)), **changes})
     with open_shop(db) as lab:
-        report = workloads.generate(lab, workload)
+        report = fill(lab, workload)
         head = lab.head
     if as_json:
         counts = {"orders": report.orders, "customers": report.customers, "events": report.events}
@@ -207,6 +207,8 @@ def import_olist(
     Every order becomes events with their real times. Nothing is dropped: what is odd in the data, such as an order
     shipped before it was paid, is counted by kind.
     """
+    from cqrs_lab.workbench import load_olist
+
     if not folder.is_dir():
         _fail(f"{folder} is not a folder; name the one that holds olist_orders_dataset.csv")
     with Console(stderr=True).status("Importing ..."), open_shop(db) as lab:

@@ -45,6 +45,23 @@ from cqrs_lab.errors import (
 from cqrs_lab.interrupts import stoppable
 
 MEMORY = ":memory:"
+# Settings that change what a SELECT means. They are set whenever a store is opened, whatever the machine or a program
+# beside us says, so that days, orders and quotients do not depend on where the reader sits. 5 ms together.
+PINNED = {
+    "TimeZone": "UTC",
+    "Calendar": "gregorian",
+    "default_collation": "",
+    "default_null_order": "NULLS_LAST",
+    "default_order": "ASC",
+    "disable_timestamptz_casts": "false",
+    "dialect_compatibility_mode": "NONE",
+    "ieee_floating_point_ops": "true",
+    "integer_division": "false",
+    "order_by_non_integer_literal": "false",
+    "preserve_identifier_case": "preserve_case",
+    "preserve_insertion_order": "true",
+    "scalar_subquery_error_on_multiple_rows": "true",
+}
 _MAGIC_AT, _MAGIC = 8, b"DUCK"  # every DuckDB file carries these bytes after the header's checksum
 _MOST_THREADS = 1024  # a number that the system does not have ends the process
 _GLANCE = 0.1  # seconds between two looks at how far a statement is
@@ -455,8 +472,8 @@ def _connect(path: str, read_only: bool, threads: int) -> duckdb.DuckDBPyConnect
     try:
         with _translated(f"open {path}"):
             root = duckdb.connect(path, read_only=read_only, config={"threads": threads})
-            # Days and months must not depend on where the reader sits.
-            root.execute("SET GLOBAL TimeZone = 'UTC'").fetchall()
+            for setting, value in PINNED.items():
+                root.execute(f"SET GLOBAL {setting} = {literal(value)}").fetchall()
             # Closing would change the bytes of a file that was only looked at, and that may be somebody else's.
             root.execute("PRAGMA disable_checkpoint_on_shutdown").fetchall()
             return root

@@ -21,7 +21,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from cqrs_lab import shop
 from cqrs_lab.app import open_shop
 from cqrs_lab.categories import Category
 from cqrs_lab.database import Database, quote
@@ -35,6 +34,7 @@ FIRST_NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "00_start_here.ipynb"
 _INSTALL = "Install everything the lab needs: make lab (or pip install 'cqrs-lab[lab]')"
 _RESTORE = "Restore a backup, or copy what can still be read into a new store; the file was left as it is"
 _REBUILD = "Open the store and call rebuild() on what lab.serve() returns for it; the events are what counts"
+_VERSION = "Upgrade cqrs_lab, or install the DuckDB that requirements.lock names"
 _SHOWN = 3
 
 
@@ -90,6 +90,8 @@ def _run(name: str, check: Callable[[], str], next: str = _RESTORE) -> Finding:
         return Finding(name, "FAIL", failed.detail, failed.next)
     except StoreError as error:
         return Finding(name, "FAIL", str(error))  # these say themselves what to do next
+    except DeclarationError as error:
+        return Finding(name, "FAIL", str(error), _VERSION)
     except CqrsLabError as error:
         return Finding(name, "FAIL", str(error), next)
     except Exception as error:  # a broken installation fails in its own ways; the doctor goes on to the next check
@@ -143,10 +145,13 @@ def _kernel() -> str:
 
 
 def _store_on_disk() -> str:
+    shop_models()  # says it in one sentence when this DuckDB cannot judge the shop
+    from cqrs_lab.shop import RegisterCustomer
+
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "check.duckdb")
         with open_shop(path, threads=1) as lab:
-            lab.send(shop.RegisterCustomer(customer_id="c-1", name="Ada", email="ada@example.org"))
+            lab.send(RegisterCustomer(customer_id="c-1", name="Ada", email="ada@example.org"))
         with open_shop(path, threads=1, read_only=True) as lab:
             if len(lab.events()) != 1:
                 raise _Failed("a temporary store lost its event", "Check the disk that holds temporary files")
@@ -201,12 +206,26 @@ def scan(path: str | os.PathLike[str]) -> list[Finding]:
 
 
 def shop_models() -> dict[str, ReadModel]:
-    """Return the shop's read models by lower-case name."""
+    """Return the shop's read models by lower-case name.
+
+    Raises:
+        DeclarationError: the installed DuckDB parses or judges them otherwise than this package knows.
+    """
+    try:
+        from cqrs_lab import shop  # here, because a DuckDB that cannot judge it must not stop the doctor
+    except Exception as error:
+        said = str(error) if isinstance(error, CqrsLabError) else f"{type(error).__name__}: {error}"
+        raise DeclarationError(f"the shop cannot be declared with the DuckDB that is installed: {said}") from error
     return {model.name.lower(): model for model in vars(shop).values() if isinstance(model, ReadModel)}
 
 
 def shop_categories() -> list[Category]:
-    """Return the categories of events that the shop declares."""
+    """Return the categories of events that the shop declares.
+
+    Raises:
+        DeclarationError: as `shop_models`.
+    """
+    shop_models()
     with open_shop() as lab:
         return list(lab._log.categories.values())
 
@@ -240,11 +259,19 @@ class _Scan:
 
     def __init__(self, log: Log) -> None:
         self.log, self.database = log, log.database
-        self.models = shop_models()
-        self.declared: dict[str, Category] = {category.name: category for category in shop_categories()}
+        self.models: dict[str, ReadModel] = {}
+        self.declared: dict[str, Category] = {}
+        self.unjudged: Finding | None = None
+        try:
+            self.models = shop_models()
+            self.declared = {category.name: category for category in shop_categories()}
+        except DeclarationError as error:
+            self.unjudged = Finding("shop", "FAIL", str(error), _VERSION)
 
     def findings(self) -> Iterator[Finding]:
         """Yield what every check saw, what can be read first."""
+        if self.unjudged:
+            yield self.unjudged
         keys: dict[str, str] = dict(self.database.execute("SELECT category, key FROM categories ORDER BY category"))
         self.tables = {category: f"{category}_events" for category in keys}
         personal = [f"{category}_personal" for category in self.log.heads.personal]

@@ -1,6 +1,7 @@
-"""What DuckDB itself says about SQL: its parse of a SELECT, its catalogue of functions, and which calls are pure.
+"""What DuckDB says about SQL: its parse of a SELECT, and which calls in it are functions of the events.
 
-Owns a database without tables, for such questions alone, and the lists of what a function of the events may call.
+Owns a database without tables, for such questions alone. What is said of each function stands in
+`cqrs_lab.sql.functions`.
 """
 
 from __future__ import annotations
@@ -12,26 +13,7 @@ from typing import Any
 
 from cqrs_lab.database import MEMORY, Database
 from cqrs_lab.errors import QueryFailed
-
-# Aggregates whose result does not depend on the order in which rows arrive. Sums of DOUBLE do; a Lab refuses those
-# when it binds the model, because only then the types are known.
-ORDERLESS = frozenset(
-    """count count_star count_if countif sum sum_no_overflow avg mean min max bool_and bool_or bit_and bit_or bit_xor
-       median quantile quantile_cont quantile_disc mad approx_count_distinct histogram""".split()
-)
-SUMS = frozenset("sum sum_no_overflow avg mean".split())
-# These pick or list rows, so they need to be told an order without ties: the position.
-BY_ORDER = frozenset("first last any_value arbitrary list array_agg string_agg group_concat listagg".split())
-BY_ARGUMENT = frozenset(
-    """arg_max arg_min argmax argmin max_by min_by arg_max_null arg_min_null arg_max_nulls_last
-       arg_min_nulls_last""".split()
-)
-# SQL's functions without parentheses; DuckDB parses them as columns.
-_KEYWORDS = frozenset(
-    """current_date current_time current_timestamp localtime localtimestamp current_user session_user user
-       current_role current_catalog current_schema""".split()
-)
-TABLE_FUNCTIONS = frozenset("unnest range generate_series".split())
+from cqrs_lab.sql import functions
 
 Node = dict[str, Any]
 
@@ -76,17 +58,14 @@ def syntax_text(node: Any) -> str:
 
 
 @cache
-def function_catalogue() -> dict[str, tuple[str, str | None, str | None]]:
-    """Return DuckDB's functions: name to (kind, stability, definition of a macro).
+def _catalogue() -> frozenset[str]:
+    """The names of the functions that the installed DuckDB has."""
+    return frozenset(name for (name,) in _scratch().execute("SELECT lower(function_name) FROM duckdb_functions()"))
 
-    Where a name has several meanings, an aggregate counts first, then the least stable.
-    """
-    rows = _scratch().execute(
-        """SELECT lower(function_name), function_type, stability, macro_definition FROM duckdb_functions()
-           WHERE function_type IN ('scalar', 'macro', 'aggregate')
-           ORDER BY function_type = 'aggregate', stability = 'VOLATILE', stability = 'CONSISTENT_WITHIN_QUERY'"""
-    )
-    return {name: (kind, stability, definition) for name, kind, stability, definition in rows}
+
+def is_aggregate(node: Node) -> bool:
+    """Return whether a node of a parse calls an aggregate."""
+    return node.get("class") == "FUNCTION" and node["function_name"].lower() in functions.AGGREGATES
 
 
 def call_reasons(node: Node) -> Iterator[str]:
@@ -97,47 +76,47 @@ def call_reasons(node: Node) -> Iterator[str]:
         yield from _window_reasons(node)
     elif node.get("class") == "COLUMN_REF" and len(node["column_names"]) == 1:
         name = node["column_names"][0].lower()
-        if name in _KEYWORDS:
-            yield f"{name} is not a function of the events; use occurred_at or recorded_at"
+        if name in functions.KEYWORDS:
+            yield (
+                f"{name} is not a function of the events: {functions.refusal(name)}. A column that is called {name} "
+                f"has to be named with its table, as in order_events.{name}"
+            )
 
 
 def _function_reasons(node: Node) -> Iterator[str]:
     name = node["function_name"].lower()
-    known = function_catalogue().get(name)
-    if known is None:
-        if not node.get("is_operator") and name not in TABLE_FUNCTIONS:
+    arguments = [argument["expression"] for argument in node["arguments"]]
+    reason = functions.refusal(name, len(arguments))
+    if reason is not None:
+        yield f"{name}() is not a function of the events: {reason}"
+    elif name in functions.BY_ARRIVAL:
+        yield f"{name}() may depend on the order in which rows arrive; use an aggregate that does not"
+    elif not functions.is_classified(name):
+        if name in _catalogue():
+            yield (
+                f"{name}() is not known to be a function of the events: this version of cqrs_lab has no judgement of "
+                "it. Write it with functions that it knows, or upgrade cqrs_lab"
+            )
+        else:
             yield f"DuckDB has no function {name}()"
-        return
-    kind, stability, definition = known
-    if kind == "aggregate":
-        if name not in ORDERLESS | BY_ORDER | BY_ARGUMENT:
-            yield f"{name}() may depend on the order in which rows arrive; use an aggregate that does not"
-    elif kind == "macro":
-        if definition is None or not pure(definition):
-            yield f"{name}() is not a function of the events: it asks the session or the catalogue"
-    elif stability not in (None, "CONSISTENT"):
-        yield f"{name}() is not a function of the events: it may answer differently tomorrow"
-    elif name.startswith("pg_") or name in ("read_text", "read_blob", "getenv", "query", "query_table"):
-        yield f"{name}() reads something else than the events"
+    elif functions.draws_a_sample(name, _text(arguments[1]) if len(arguments) > 1 else ""):
+        yield f"{name}() needs the name of an aggregate that draws no sample, written as a text"
 
 
-def pure(definition: str) -> bool:
-    """Return whether an expression, such as a macro's text, calls only what always answers the same."""
-    try:
-        tree = syntax_tree(f"SELECT {definition}")
-    except QueryFailed:
-        return False
-    if any(node.get("type") in ("BASE_TABLE", "TABLE_FUNCTION", "SUBQUERY") for node in nodes(tree)):
-        return False
-    return not any(True for node in nodes(tree) for _ in call_reasons(node))
+def _text(node: Node) -> str | None:
+    """The text that a node of a parse is a constant of; None when it is something else."""
+    literal = node.get("literal") or {}
+    return str(literal["text"]) if literal.get("kind") == "STRING" else None
 
 
 def _window_reasons(node: Node) -> Iterator[str]:
     name = node["function_name"].lower()
     ordered = any(is_position(order["expression"]) for order in node["orders"])
-    if name in ("rank", "dense_rank", "percent_rank", "cume_dist"):
+    if name not in functions.WINDOWS | functions.AGGREGATES:
+        yield f"{name}() OVER (…) is not known to be a function of the events"
+    elif name in functions.RANKS:
         return
-    if not ordered and (node["orders"] or name not in ORDERLESS):
+    elif not ordered and (node["orders"] or name not in functions.ORDERLESS):
         yield f"{name}() OVER (…) needs an order without ties: end its ORDER BY with position"
 
 
@@ -177,7 +156,7 @@ def not_of_one_row(expression: str) -> str | None:
             return f"it has a {node['class'].lower()}"
         if node.get("class") == "FUNCTION":
             name = node["function_name"].lower()
-            if name == "unnest" or function_catalogue().get(name, ("",))[0] == "aggregate":
+            if name == "unnest" or is_aggregate(node):
                 return f"{name}() is not a function of one row"
         for reason in call_reasons(node):
             return reason

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from cqrs_lab.database import quote
 from cqrs_lab.read.merge import CannotMerge, Merge, last_column
 from cqrs_lab.read.models import Derived, ReadModel, item_name
-from cqrs_lab.read.touched import Touched, Use, equalities, is_aggregate, owner_of
-from cqrs_lab.syntax import Node, nodes
+from cqrs_lab.read.touched import Touched, Use, equalities, owner_of
+from cqrs_lab.syntax import Node, is_aggregate, nodes
 
 
 class CannotFuse(Exception):

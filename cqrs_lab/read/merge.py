@@ -19,7 +19,7 @@ from sqlglot.tokens import Token, TokenType  # type: ignore[attr-defined]  # it 
 from cqrs_lab.database import quote
 from cqrs_lab.errors import QueryFailed
 from cqrs_lab.read.models import Derived, ReadModel, item_name, span
-from cqrs_lab.syntax import Node, function_catalogue, nodes, same, syntax_tree
+from cqrs_lab.syntax import Node, is_aggregate, nodes, same, syntax_tree
 
 # How the aggregate of both halves follows from {old}, over the events before, and {new}, over those after. NULL means
 # that a half had no value; least and greatest skip NULLs.
@@ -248,11 +248,7 @@ def _without_name(sql: str, tokens: list[Token]) -> tuple[int, int]:
 
 
 def _aggregates(item: Node) -> Iterator[Node]:
-    for node in nodes(item):
-        if node.get("class") == "FUNCTION":
-            kind = function_catalogue().get(node["function_name"].lower(), ("",))[0]
-            if kind == "aggregate":
-                yield node
+    return (node for node in nodes(item) if is_aggregate(node))
 
 
 def _combine(node: Node) -> str:

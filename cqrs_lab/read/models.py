@@ -19,19 +19,8 @@ from cqrs_lab.categories import check_name
 from cqrs_lab.database import quote
 from cqrs_lab.errors import QueryFailed, ReadModelRefused
 from cqrs_lab.log import TABLES
-from cqrs_lab.syntax import (
-    BY_ARGUMENT,
-    BY_ORDER,
-    SUMS,
-    TABLE_FUNCTIONS,
-    Node,
-    call_reasons,
-    is_position,
-    nodes,
-    same,
-    syntax_text,
-    syntax_tree,
-)
+from cqrs_lab.sql.functions import BY_ARGUMENT, BY_ORDER, TABLE_FUNCTIONS
+from cqrs_lab.syntax import Node, call_reasons, is_position, nodes, same, syntax_tree
 
 
 @dataclass(frozen=True)
@@ -196,6 +185,7 @@ def _reasons(tree: Node, keys: tuple[str, ...]) -> Iterator[str]:
     """Everything that keeps a SELECT from being a read model."""
     yield from _column_reasons(tree, keys)
     common = _common_names(tree)
+    in_from: set[int] = set()  # parents come before their children
     for node in nodes(tree):
         kind = node.get("type")
         if kind == "BASE_TABLE":
@@ -206,6 +196,7 @@ def _reasons(tree: Node, keys: tuple[str, ...]) -> Iterator[str]:
                 yield "it reads a table AT a version; lab.as_of() asks about the past"
         elif kind == "TABLE_FUNCTION":
             name = node["function"]["function_name"].lower()
+            in_from.add(id(node["function"]))
             if name not in TABLE_FUNCTIONS:
                 yield f"it reads {name}(), which is not the log"
         elif kind == "LIMIT_MODIFIER" or kind == "LIMIT_PERCENT_MODIFIER":
@@ -214,7 +205,8 @@ def _reasons(tree: Node, keys: tuple[str, ...]) -> Iterator[str]:
             yield "it has DISTINCT ON, which depends on the order of rows; use arg_max(…, position)"
         if node.get("sample"):
             yield "it samples rows, so it would answer differently every time"
-        yield from call_reasons(node)
+        if id(node) not in in_from:
+            yield from call_reasons(node)
     for name in common:
         if name.endswith("_events"):
             yield f"WITH {name} hides a table of events; choose another name"
@@ -284,29 +276,6 @@ def _picking_reasons(tree: Any) -> Iterator[str]:
 
 def _is_row(node: Node) -> bool:
     return node.get("class") == "FUNCTION" and node["function_name"].lower() in ("row", "struct_pack")
-
-
-def sum_probes(model: ReadModel) -> Iterator[ReadModel]:
-    """Yield, for every sum or average in a read model, a SELECT of that sum alone.
-
-    Its type tells whether exact numbers are added: DuckDB gives DOUBLE only for a sum of DOUBLE.
-    """
-    common = model.tree["cte_map"]["map"]
-    for select in (node for node in nodes(model.tree) if node.get("type") == "SELECT_NODE"):
-        own = [entry for entry in select["cte_map"]["map"] if entry not in common]
-        for node in nodes(select["select_list"]):
-            if node.get("class") in ("FUNCTION", "WINDOW") and node["function_name"].lower() in SUMS:
-                alone = syntax_tree("SELECT sum(x)")["select_list"][0] | {"arguments": node["arguments"]}
-                probe = select | {
-                    "select_list": [alone],
-                    "cte_map": {"map": [*common, *own]},
-                    "modifiers": [],
-                    "group_expressions": [],
-                    "group_sets": [],
-                    "having": None,
-                    "qualify": None,
-                }
-                yield Derived(model.name, model.key, syntax_text(probe))
 
 
 class Derived(ReadModel):

@@ -28,13 +28,14 @@ from cqrs_lab.read.cache import caches_of
 from cqrs_lab.read.fused import CannotFuse, Fused, fused_of
 from cqrs_lab.read.kept import keep, remade
 from cqrs_lab.read.merge import CannotMerge, Merge, merge_of
-from cqrs_lab.read.models import ReadModel, sum_probes, written_out
+from cqrs_lab.read.models import ReadModel, written_out
 from cqrs_lab.read.moving import SERVINGS, STORED, WAYS, Checkpoint, ServedAs, Stored, Way
 from cqrs_lab.read.projections import Handled, Projection
 from cqrs_lab.read.running import Failure, Running, mode_of
 from cqrs_lab.read.serving import Served, as_stored
 from cqrs_lab.read.touched import CannotTouch, Touched, touched_of
 from cqrs_lab.rows import Rows
+from cqrs_lab.sql.bound import bound_calls, bound_reasons
 from cqrs_lab.subscriptions import DeadLetters, Follower, OnError, Standing, lag
 
 # Known in memory because one process holds the file; reading a row by key would cost twice as much with a look at the
@@ -329,7 +330,7 @@ class Servings:
             if known not in _COLUMNS:
                 try:
                     columns = tuple(self.log.database.columns(text))
-                    self._check_sums(model)
+                    self._check_calls(model, text)
                 except QueryFailed as error:
                     raise ReadModelRefused(f"read model {model.name!r}: {error}") from error
                 _COLUMNS[known] = columns
@@ -496,19 +497,14 @@ class Servings:
     def _tables(self) -> list[str]:
         return [category.table for category in self.log.categories.values()]
 
-    def _check_sums(self, model: ReadModel) -> None:
-        """Refuse sums of DOUBLE: they differ from run to run with the order in which threads add."""
-        for probe in sum_probes(model):
-            text = probe.expanded(self.models, self.log.source)
-            try:
-                ((name, kind),) = self.log.database.columns(text).items()
-            except QueryFailed as error:
-                raise ReadModelRefused(
-                    f"read model {model.name!r} has a sum whose numbers could not be checked for exactness, such as "
-                    f"one in a correlated subquery; write it as a join. {error}"
-                ) from error
-            if kind in ("DOUBLE", "FLOAT"):
-                raise ReadModelRefused(
-                    f"read model {model.name!r} adds up {kind} values in {name}, which gives another result with "
-                    "every run; cast them to DECIMAL"
-                )
+    def _check_calls(self, model: ReadModel, text: str) -> None:
+        """Refuse calls that are no functions of the events once DuckDB has bound them, such as a sum of DOUBLE."""
+        try:
+            reasons = dict.fromkeys(bound_reasons(bound_calls(self.log.database, text)))
+        except QueryFailed as error:
+            raise ReadModelRefused(
+                f"read model {model.name!r} could not be judged: {error}\nWrite it without what DuckDB cannot show a "
+                "plan of"
+            ) from error
+        if reasons:
+            raise ReadModelRefused(f"read model {model.name!r} was refused: {'; '.join(reasons)}")

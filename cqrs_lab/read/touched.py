@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from cqrs_lab.database import quote
 from cqrs_lab.read.models import ReadModel, item_name
-from cqrs_lab.syntax import Node, function_catalogue, nodes, syntax_text, syntax_tree
+from cqrs_lab.syntax import Node, is_aggregate, nodes, syntax_text, syntax_tree
 
 
 class CannotTouch(Exception):
@@ -217,13 +217,6 @@ def _uses(source: Node, columns: Callable[[str], Iterable[str]], *, is_optional:
 
 def _columns(expression: Node) -> list[Node]:
     return [node for node in nodes(expression) if node.get("class") == "COLUMN_REF"]
-
-
-def is_aggregate(node: Node) -> bool:
-    """Return whether a node calls an aggregate."""
-    if node.get("class") != "FUNCTION":
-        return False
-    return function_catalogue().get(node["function_name"].lower(), ("",))[0] == "aggregate"
 
 
 def _subquery(select: str, alias: str) -> Node:

@@ -1,0 +1,1 @@
+"""What DuckDB says of SQL, and what this package says of DuckDB's functions."""
