@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from support import as_table, place, placed, wait_until
+from support import as_table, pay, place, placed, wait_until
 from support.layers import contacts, listed
 from support.servings import assert_whole, fragile, lag, mended, poison
 
@@ -19,7 +19,6 @@ from cqrs_lab.errors import ProjectionFailed, StoreInUse
 from cqrs_lab.shop import (
     OrderCancelled,
     OrderDetails,
-    PayOrder,
     RegisterCustomer,
     daily_orders,
     fulfilment,
@@ -37,7 +36,7 @@ def test_inline_rows_are_there_when_an_append_returns():
         appends: list[Callable[[], Any]] = [
             lambda: lab.send(RegisterCustomer(customer_id="c-1", name="Ann", email="a@b.c")),
             lambda: lab.send(place(1)),
-            lambda: lab.send_many([place(2), place(3), PayOrder(order_id="o-2", amount="5.00")]),
+            lambda: lab.send_many([place(2), place(3), pay(2)]),
             lambda: lab.append_table("order", as_table([placed(7), placed(8, "c-2")])),
             lab.catch_up,  # the saga sends commands of its own
         ]

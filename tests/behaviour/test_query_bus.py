@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support import place
+from support import pay, place
 from support.queries import ByStatus, outcomes
 
 from cqrs_lab import open_shop
 from cqrs_lab.errors import DeclarationError, NotAllowed, NotServed, NotYet, UnknownQuery
 from cqrs_lab.read.query_bus import Asked
-from cqrs_lab.shop import OrderDetails, OrdersOfCustomer, PayOrder, order_summary
+from cqrs_lab.shop import OrderDetails, OrdersOfCustomer, order_summary
 from cqrs_lab.workbench import poll
 
 
@@ -78,7 +78,7 @@ def test_polling_asks_until_the_answer_is_there():
     with open_shop() as lab:
         lab.send(place())
         lab.serve(order_summary, mode="background")
-        lab.send(PayOrder(order_id="o-1", amount="5.00"))
+        lab.send(pay())
         row, polls = poll(
             lambda: lab.ask(OrderDetails(order_id="o-1"), served_as="projection"),
             lambda row: row["status"] == "PAID",

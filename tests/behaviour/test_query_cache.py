@@ -7,13 +7,13 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 import pytest
-from support import place
+from support import pay, place
 from support.queries import ByStatus, Counted, Everything, outcomes, shop_with
 
 from cqrs_lab import Domain, Lab, Query, ReadModel, open_shop, shop
 from cqrs_lab.errors import RebuildNeeded, StoreClosed
 from cqrs_lab.rows import Rows
-from cqrs_lab.shop import OrderDetails, PayOrder, RegisterCustomer, order_summary
+from cqrs_lab.shop import OrderDetails, RegisterCustomer, order_summary
 from cqrs_lab.workbench import poll
 
 
@@ -28,7 +28,7 @@ def test_an_answer_is_kept_until_its_own_row_moves():
         assert lab.ask(OrderDetails(order_id="o-3")) is None
         assert lab.ask(OrderDetails(order_id="o-3")) is None
         assert outcomes(lab) == ["done", "cached", "done", "cached"]
-        lab.send(PayOrder(order_id="o-1", amount="5.00"))
+        lab.send(pay())
         lab.send(place(3))
         assert lab.ask(OrderDetails(order_id="o-1"))["status"] == "PAID"
         assert lab.ask(OrderDetails(order_id="o-3"))["status"] == "PENDING"
@@ -43,7 +43,7 @@ def test_an_answer_by_value_goes_when_a_row_comes_to_the_value_or_leaves_it():
         asked = [ByStatus(status=status, customer_id="c-1") for status in ("PENDING", "PAID", "SHIPPED")]
         assert [lab.ask(query) for query in asked] == [["o-1"], [], []]
         assert len(lab.ask(Everything())) == 1
-        lab.send(PayOrder(order_id="o-1", amount="5.00"))
+        lab.send(pay())
         assert [lab.ask(query) for query in asked] == [[], ["o-1"], []]
         assert outcomes(lab)[4:] == ["done", "done", "cached"]
         lab.send(place(2, customer="c-2"))
@@ -80,7 +80,7 @@ def test_other_values_than_plain_ones_are_left_to_duckdb():
         assert lab.ask(Loose(key="O-1")) is None
         assert [lab.ask(Paid(paid=value)) for value in values] == [0] * 6
         lab.send(place())
-        lab.send(PayOrder(order_id="o-1", amount="5.00"))
+        lab.send(pay())
         assert lab.ask(Loose(key="O-1"))["n"] == 2
         assert [lab.ask(Paid(paid=value)) for value in values] == [1] * 6
 
@@ -192,7 +192,7 @@ def test_servings_are_kept_apart_and_refreshed_ones_are_asked_again():
         query = OrderDetails(order_id="o-1")
         ways = ("materialized", "projection")
         assert [lab.ask(query, served_as=way)["status"] for way in ways] == ["PENDING"] * 2
-        lab.send(PayOrder(order_id="o-1", amount="5.00"))
+        lab.send(pay())
         projection.catch_up()
         assert [lab.ask(query, served_as=way)["status"] for way in ways] == ["PENDING", "PAID"]
         assert outcomes(lab)[-2:] == ["cached", "done"]

@@ -6,13 +6,13 @@ import time
 from datetime import timedelta
 
 import pytest
-from support import place, wait_until
+from support import pay, place, wait_until
 from support.servings import assert_whole, fragile, lag, poison
 
 from cqrs_lab import open_shop
 from cqrs_lab.errors import NotYet, ReadOnlyStore
 from cqrs_lab.read import running
-from cqrs_lab.shop import OrderDetails, PayOrder, daily_orders, order_summary
+from cqrs_lab.shop import OrderDetails, daily_orders, order_summary
 
 
 def test_modes_are_kept_and_can_be_changed(tmp_path):
@@ -74,7 +74,7 @@ def test_whoever_waits_reads_his_own_writes(as_, given):
             receipt = lab.send(place(number), wait_for="order_summary", timeout=120)
             assert served.position >= receipt.position
             assert served.get(f"o-{number}")["status"] == "PENDING"
-            paid = lab.send(PayOrder(order_id=f"o-{number}", amount="5.00")).position
+            paid = lab.send(pay(number)).position
             query = OrderDetails(order_id=f"o-{number}")
             assert lab.ask(query, at_least=paid, served_as=as_, timeout=120)["status"] == "PAID"
 

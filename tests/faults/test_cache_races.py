@@ -7,11 +7,11 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 import pytest
-from support import append, place
+from support import append, pay, place
 from support.queries import outcomes, shop_with
 
 from cqrs_lab import Lab, Query, ReadModel
-from cqrs_lab.shop import OrderDetails, OrderPaid, OrderPlaced, PayOrder, order_summary
+from cqrs_lab.shop import OrderDetails, OrderPaid, OrderPlaced, order_summary
 
 
 def test_a_move_that_is_rolled_back_leaves_the_cache_in_use():
@@ -51,7 +51,7 @@ def test_an_answer_made_of_old_rows_is_not_kept():
 
         def moves() -> None:
             meanwhile.clear()
-            lab.send(PayOrder(order_id="o-1", amount="5.00"))
+            lab.send(pay())
             lab.catch_up()
 
         meanwhile.append(moves)
@@ -77,7 +77,7 @@ def test_no_answer_is_kept_while_rows_move(mode, monkeypatch):
 
         assert lab.ask(query)["status"] == "PENDING"
         monkeypatch.setattr(lab._servings, "write_checkpoint", while_moving)
-        lab.send(PayOrder(order_id="o-1", amount="5.00"))
+        lab.send(pay())
         served.catch_up()
         assert set(seen) == {"PENDING"}
         assert lab.ask(query)["status"] == "PAID"
