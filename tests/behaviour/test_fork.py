@@ -94,7 +94,7 @@ def test_a_fork_is_the_log_up_to_a_point(history, data):
 
 
 @given(history=histories, data=st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_a_changed_fork_is_the_changed_history(history, data):
     """Whatever is dropped, edited and injected, the fork is what appending the changed history would have been."""
     numbered = list(enumerate(history, start=1))

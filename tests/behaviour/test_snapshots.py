@@ -1,90 +1,20 @@
-"""Snapshots: a cache that changes nothing but the time it takes."""
+"""Snapshots: what is read, what is not used, and what is forgotten."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from itertools import count
 
-import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from support import python
+from support.sums import Add, Added, Tally, add, open_lab, snapshots, state_of, table
 
-from cqrs_lab import Command, Decider, Domain, Event, Lab
-from cqrs_lab.errors import CqrsLabError, DeclarationError, RuleViolated
+from cqrs_lab import Command, Domain, Event, Lab
+from cqrs_lab.errors import DeclarationError, RuleViolated
 from cqrs_lab.log import Log
 from cqrs_lab.shop import ChangeCustomerEmail, RegisterCustomer, customers
-from cqrs_lab.write import streams
-
-
-class Added(Event):
-    tally: str
-    n: int
-
-
-class Add(Command):
-    tally: str
-    n: int
-
-
-@dataclass(frozen=True)
-class Tally:
-    total: int = 0
-    last: tuple[int, ...] = ()
-    days: dict[str, datetime] = field(default_factory=dict)
-
-
-def decide(command, tally):
-    """Return no event for 0 and two for 3; a tally never falls below 0."""
-    if tally.total + command.n < 0:
-        raise RuleViolated("a tally is never below 0", tally)
-    return [Added(tally=command.tally, n=command.n)] * (command.n != 0) * (1 + (command.n == 3))
-
-
-def evolve(tally, event):
-    """Return a state that has something of everything that JSON has no word for."""
-    days = {**tally.days, str(event.n): datetime(2025, 1, 1, tzinfo=UTC)}
-    return replace(tally, total=tally.total + event.n, last=(*tally.last, event.n)[-3:], days=days)
-
-
-def tallies(**changes):
-    """Return a decider of numbers that are added up, with some of its parts changed."""
-    parts = {
-        "category": "tally",
-        "key": "tally",
-        "initial": Tally(),
-        "decide": decide,
-        "evolve": evolve,
-        "commands": [Add],
-        "events": [Added],
-    }
-    return Decider(**(parts | changes))
-
-
-def open_lab(path=":memory:", **changes):
-    """Open a lab of tallies."""
-    return Lab(path, domain=Domain(deciders=[tallies(**changes)]), threads=1)
-
-
-def state_of(lab, id="a"):
-    """Return a stream as the next command would find it were nothing remembered."""
-    return streams.load(lab._log, lab.domain.deciders[0], id)
-
-
-def snapshots(lab):
-    """Return the versions of the snapshots there are, by stream."""
-    return dict(lab._log.database.execute("SELECT stream, version FROM snapshots JOIN streams USING (stream_no)"))
-
-
-def add(lab, *numbers):
-    """Send commands, each decided on what the log holds and not on what is remembered."""
-    for n in numbers:
-        lab._store.loaded.clear()
-        lab.send(Add(tally="a", n=n))
 
 
 @pytest.fixture
@@ -99,65 +29,6 @@ def read(monkeypatch):
 
     monkeypatch.setattr(Log, "read_numbered", counting)
     return counts
-
-
-# -- the same answers --------------------------------------------------------------------------------------------------
-
-ids = st.sampled_from(["a", "b", "ö/'"])
-adds = st.builds(Add, tally=ids, n=st.integers(-4, 4))
-steps = st.one_of(
-    adds,
-    st.lists(adds, min_size=1, max_size=24),
-    st.lists(st.tuples(ids, st.integers(-2, 3)), min_size=1, max_size=4).map(tuple),
-    st.sampled_from(["reopen", "forget what is remembered"]),
-)
-
-
-def table(facts):
-    """Return facts as a table for append_table."""
-    names, numbers = zip(*facts, strict=True)
-    times = pa.array([datetime(2025, 1, 1, tzinfo=UTC)] * len(facts), pa.timestamp("us", "UTC"))
-    return pa.table({"id": names, "type": ["Added"] * len(facts), "occurred_at": times, "n": numbers})
-
-
-def told(path, history, every):
-    """Return what a lab answers to a history, and the states at its end."""
-    answers, lab = [], open_lab(path, snapshot_every=every)
-    try:
-        for step in history:
-            try:
-                match step:
-                    case "reopen":
-                        lab.close()
-                        lab = open_lab(path, snapshot_every=every)
-                    case str():
-                        lab._store.loaded.clear()
-                    case tuple():
-                        answers.append(lab.append_table("tally", table(step)))
-                    case list():
-                        answers.append([replace(r, command_id="", correlation_id="") for r in lab.send_many(step)])
-                    case _:
-                        answers.append(replace(lab.send(step), command_id="", correlation_id=""))
-            except CqrsLabError as error:
-                answers.append((str(error), getattr(error, "__notes__", None)))
-        loaded = {id: (state_of(lab, id).state, state_of(lab, id).version) for id in ("a", "b", "ö/'")}
-        return answers, loaded, [row[:4] for row in lab.events()], snapshots(lab)
-    finally:
-        lab.close()
-
-
-@settings(max_examples=12)
-@given(st.lists(steps, max_size=10), st.sampled_from([1, 2, 3, 10]))
-def test_snapshots_change_no_answer(tmp_path_factory, history, every):
-    """Any history gives the same receipts, refusals, events and states with snapshots as without."""
-    folder = tmp_path_factory.mktemp("snapshots")
-    *without, none = told(folder / "without.duckdb", history, 0)
-    *with_, _ = told(folder / "with.duckdb", history, every)
-    assert with_ == without
-    assert none == {}
-
-
-# -- that they are used ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("every", "kept", "behind"), [(0, None, 30), (1, 29, 1), (3, 27, 3), (10, 20, 10)])
@@ -194,8 +65,6 @@ def test_a_damaged_snapshot_is_as_good_as_none(damage, read):
         assert snapshots(lab) == {"tally/a": 3}
         assert (state_of(lab).state.total, read[-1]) == (4, 1)
 
-
-# -- that they are dropped ---------------------------------------------------------------------------------------------
 
 MODULE = """
 def evolve(total, event):
@@ -250,7 +119,7 @@ def test_a_state_of_other_versions_of_events_is_not_used(tmp_path, read):
 
 NOTEBOOK = """
 import sys
-from test_snapshots import Added, add, open_lab, snapshots, state_of
+from support.sums import Added, add, open_lab, snapshots, state_of
 times = int(sys.argv[2])
 simple = {"initial": 0, "decide": lambda command, state: [Added(tally="a", n=1)], "snapshot_every": 2}
 exec(compile("def evolve(total, event): return total + times * event.n", "<cell>", "exec"))
@@ -262,9 +131,7 @@ with open_lab(sys.argv[1], evolve=evolve, **simple) as lab:
 
 def test_a_state_made_in_a_notebook_stays_there(tmp_path):
     """Where evolve has no source a snapshot is used by the decider that made it, and by no other process."""
-    answers = [
-        python(NOTEBOOK, tmp_path / "lab.duckdb", times, beside=__file__).stdout.strip() for times in ("1", "10")
-    ]
+    answers = [python(NOTEBOOK, tmp_path / "lab.duckdb", times).stdout.strip() for times in ("1", "10")]
     assert answers == ["3 {'tally/a': 2}", "60 {'tally/a': 5}"]
 
 
@@ -290,9 +157,6 @@ def test_a_state_that_json_cannot_keep_is_refused(changes):
             with pytest.raises(DeclarationError, match=r"state of 'tally'.*snapshot_every"):
                 act(Add(tally="a", n=1))
         assert (lab.head, snapshots(lab)) == (1, {})
-
-
-# -- states that are remembered ----------------------------------------------------------------------------------------
 
 
 def add_in_place(state, event):

@@ -8,11 +8,10 @@ from itertools import count
 from uuid import UUID
 
 import pytest
+from support import line, place
 
 from cqrs_lab import Domain, Lab, ReadModel
 from cqrs_lab.shop import (
-    OrderLine,
-    PlaceOrder,
     RegisterCustomer,
     RenameCustomer,
     SimulatedGateway,
@@ -33,12 +32,6 @@ open_orders = ReadModel(  # whose rows go
     key="order_id",
     sql="SELECT order_id, count(*) AS steps FROM order_events GROUP BY 1 HAVING NOT bool_or(type = 'OrderCancelled')",
 )
-
-
-def place(id: str, **units: int) -> PlaceOrder:
-    """Return the command that places an order, at 10 a unit."""
-    lines = [OrderLine(product_id=product, quantity=n, unit_price=10) for product, n in units.items()]
-    return PlaceOrder(order_id=id, customer_id="c-1", lines=lines)
 
 
 def lab_with(*models: ReadModel) -> Lab:
@@ -63,8 +56,8 @@ def lab() -> Iterator[Lab]:
     with lab_with(order_summary) as lab:
         lab.follow(fulfilment)
         lab.send(StockProduct(product_id="pen", quantity=3))
-        lab.send(place("o-1", pen=2), correlation_id="good")
-        lab.send(place("o-2", pen=1, ink=1), correlation_id="bad")
+        lab.send(place("o-1", line("pen", 2)), correlation_id="good")
+        lab.send(place("o-2", line("pen"), line("ink")), correlation_id="bad")
         lab.catch_up()
         lab.send(RegisterCustomer(customer_id="c-1", name="Ada", email="ada@example.org"))
         lab.send(RenameCustomer(customer_id="c-1", name="Ada"), correlation_id="idle")
@@ -150,8 +143,8 @@ def test_read_models_of_any_kind_are_looked_at():
     """A model that does not merge is compared as a whole, and a row that is no longer there is told as gone."""
     with lab_with(lines_sold, open_orders) as lab:
         lab.follow(fulfilment)
-        lab.send(place("o-0", pen=1), correlation_id="other")
-        lab.send(place("o-1", pen=1), correlation_id="s")
+        lab.send(place("o-0", line("pen")), correlation_id="other")
+        lab.send(place("o-1", line("pen")), correlation_id="s")
         lab.catch_up()
         told = [(r["name"], r["about"], r["detail"]) for r in lab.trace("s").dicts() if r["kind"] == "row"]
         assert told == [

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from support import line, place, python
 
 import cqrs_lab
 from cqrs_lab import errors, shop, workbench
@@ -28,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_public_names_are_kept():
-    """Programs and notebooks of others import these names."""
+    """Programs and notebooks of others import these names: each there, once, sorted, and in cqrs_lab documented."""
     assert set(cqrs_lab.__all__) >= {
         "Command", "Decider", "Domain", "Event", "Lab", "Personal", "Query", "ReadModel", "Saga", "Service",
         "open_shop",
@@ -45,6 +46,8 @@ def test_the_public_names_are_kept():
     for module in (cqrs_lab, shop, workbench):
         assert list(module.__all__) == sorted(module.__all__, key=lambda name: (not name[0].isupper(), name))
         assert all(hasattr(module, name) for name in module.__all__)
+        assert len(set(module.__all__)) == len(module.__all__)
+    assert all(getattr(cqrs_lab, name).__doc__ for name in cqrs_lab.__all__)
 
 
 def test_every_error_is_in_the_tree_that_the_docstring_draws():
@@ -203,8 +206,7 @@ def test_a_function_runs_apart(tmp_path):
     path, said = tmp_path / "shop.duckdb", tmp_path / "said"
     with cqrs_lab.open_shop(path) as lab:
         lab.serve(shop.daily_orders)
-        line = shop.OrderLine(product_id="p", quantity=1, unit_price="1")
-        lab.send(shop.PlaceOrder(order_id="o-1", customer_id="c-1", lines=(line,)))
+        lab.send(place())
     assert run_apart(moves, str(path), str(said)) == -9
     assert said.read_text() == "True"
     with cqrs_lab.open_shop(path) as lab:
@@ -252,9 +254,9 @@ _TWICE = """(
 
 def test_the_early_shop_writes_version_1(tmp_path):
     """The shop of today reads what the shop of the first year wrote: names, freight and method of today."""
-    path, line = tmp_path / "shop.duckdb", shop.OrderLine(product_id="p-1", quantity=2, unit_price="9.99")
+    path, two = tmp_path / "shop.duckdb", line("p-1", 2, "9.99")
     with early_shop(path) as early:
-        early.send(shop.PlaceOrder(order_id="o-1", customer_id="c-1", lines=(line,)))
+        early.send(place("o-1", two))
         early.send(shop.PayOrder(order_id="o-1", amount="24.88"))
         assert '"customer":"c-1"' in early.events().dicts()[0]["data"]
     with cqrs_lab.open_shop(path) as today:
@@ -300,3 +302,9 @@ def test_the_readme_lists_every_notebook():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):
         assert f"(notebooks/{notebook.name})" in text
+
+
+def test_testing_needs_no_test_runner() -> None:
+    """Importing cqrs_lab.testing imports no pytest, which is no dependency of the package."""
+    code = "import sys, cqrs_lab.testing; sys.exit('pytest' in sys.modules)"
+    assert python(code).returncode == 0

@@ -8,6 +8,10 @@ from support.histories import as_table, events, facts, fold_summary, histories, 
 from support.orders import START, append, assert_same, batch, line, pay, place, placed
 from support.processes import Child, die, die_at, environment, python, say, wait_until
 
+# Also here: `stores`, whether one is whole; `command_line`, how the program is called; `specs`, one order. Domains:
+# `tallies` and `sums`, numbers added up; `paintings` and `things`, fields of every type; `people` and `crowds`,
+# personal data; `ages`, earlier versions of the shop; `fulfilment`, its saga.
+
 __all__ = [
     "START",
     "Child",

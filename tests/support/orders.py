@@ -16,14 +16,14 @@ from cqrs_lab.write.event_store import Context
 START = datetime(2025, 1, 1, tzinfo=UTC)
 
 
-def line(product: str = "p-1", quantity: int = 1, price: Decimal | str | int = 5) -> OrderLine:
+def line(product: str = "p-1", quantity: int = 1, price: Decimal | str | int = 10) -> OrderLine:
     """Return a line of an order."""
     return OrderLine(product_id=product, quantity=quantity, unit_price=price)
 
 
 def place(order: str | int = "o-1", *lines: OrderLine, customer: str = "c-1") -> PlaceOrder:
     """Return the command that places an order, of 5.00 unless told; a number n stands for "o-n"."""
-    return PlaceOrder(order_id=_id(order), customer_id=customer, lines=lines or (line(),))
+    return PlaceOrder(order_id=_id(order), customer_id=customer, lines=lines or (line(price=5),))
 
 
 def pay(order: str | int = "o-1", amount: Decimal | str | int = 5) -> PayOrder:
@@ -33,7 +33,7 @@ def pay(order: str | int = "o-1", amount: Decimal | str | int = 5) -> PayOrder:
 
 def placed(order: str | int, customer: str = "c-1", total: str = "10.00") -> tuple[OrderPlaced, int]:
     """Return the fact that an order of two pieces was placed, as many minutes after START as its number."""
-    lines = [line(quantity=2)]
+    lines = [line(quantity=2, price=5)]
     event = OrderPlaced(order_id=_id(order), customer_id=customer, lines=lines, total=total, freight="1.50")
     return event, order if isinstance(order, int) else 0
 

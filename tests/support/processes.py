@@ -120,17 +120,15 @@ def die() -> NoReturn:
     raise AssertionError
 
 
-def die_at(part: str, when: str, after: int = 0) -> None:
-    """Kill this process "before" or "after" the next statement that has a text in it, or a later one."""
-    execute, left = Database.execute, [after]
+def die_at(part: str, when: str) -> None:
+    """Kill this process "before" or "after" the next statement that has a text in it."""
+    execute = Database.execute
 
     def dying(self: Database, sql: str, params: Any = ()) -> Any:
-        meant = part in sql
-        left[0] -= meant
-        if meant and left[0] < 0 and when == "before":
+        if part in sql and when == "before":
             die()
         rows = execute(self, sql, params)
-        if meant and left[0] < 0:
+        if part in sql:
             die()
         return rows
 

@@ -1,18 +1,15 @@
-"""The shop's rules as specifications, orders in any order of commands, and the payment gateway that is simulated."""
+"""The rules of the shop: what each command leads to, what is refused, and what a gateway charges."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from decimal import Decimal
-from itertools import count
 from typing import Any
 
-import hypothesis
 import pytest
-from hypothesis import strategies as st
+from support import line, place
 
-from cqrs_lab import Command, Domain, Event, Lab, open_shop
+from cqrs_lab import Command, Event
 from cqrs_lab.errors import InvalidMessage, RuleViolated
 from cqrs_lab.shop import (
     AddOrderLine,
@@ -25,20 +22,13 @@ from cqrs_lab.shop import (
     DeliverOrder,
     OrderCancelled,
     OrderDelivered,
-    OrderDetails,
-    OrderLine,
     OrderLineAdded,
     OrderLineRemoved,
     OrderPaid,
     OrderPlaced,
     OrderRefunded,
     OrderShipped,
-    PaymentDeclined,
-    PaymentReturned,
-    PaymentTaken,
-    PaymentTimedOut,
     PayOrder,
-    PlaceOrder,
     PriceChanged,
     ProductStocked,
     RefundOrder,
@@ -47,36 +37,24 @@ from cqrs_lab.shop import (
     RemoveOrderLine,
     RenameCustomer,
     ReserveStock,
-    ReturnPayment,
     ShipOrder,
     SimulatedGateway,
     StockProduct,
     StockReleased,
     StockReserved,
-    TakePayment,
-    orders,
-    payments,
     products,
 )
-from cqrs_lab.shop.payments import Answer, Declined, Movement, TimedOut
+from cqrs_lab.shop.payments import Declined, Movement, TimedOut
 from cqrs_lab.testing import given
 
 O1: dict[str, Any] = {"order_id": "o-1"}
 C1: dict[str, Any] = {"customer_id": "c-1"}
 P1: dict[str, Any] = {"product_id": "p-1"}
-
-
-def line(product: str, quantity: int, price: str) -> OrderLine:
-    """Return a line of an order."""
-    return OrderLine(product_id=product, quantity=quantity, unit_price=Decimal(price))
-
-
 PEN, INK, PAD = line("pen", 2, "9.99"), line("ink", 1, "5"), line("pad", 3, "0.10")
-PLACE = PlaceOrder(**O1, **C1, lines=(PEN, INK))
+PLACE = place("o-1", PEN, INK)
 ADD, REMOVE = AddOrderLine(**O1, line=PAD), RemoveOrderLine(**O1, product_id="pen")
 PAY, SHIP = PayOrder(**O1, amount=Decimal("24.98")), ShipOrder(**O1, tracking_number="T-1")
 DELIVER, CANCEL, REFUND = DeliverOrder(**O1), CancelOrder(**O1, reason="late"), RefundOrder(**O1)
-
 PLACED = OrderPlaced(**O1, **C1, lines=(PEN, INK), total=Decimal("24.98"), freight=Decimal(0))
 ADDED = OrderLineAdded(**O1, lines=(PAD,), total=Decimal("25.28"))
 REMOVED = OrderLineRemoved(**O1, removed=(PEN,), total=Decimal("5"))
@@ -99,9 +77,6 @@ REGISTERED = CustomerRegistered(**C1, name="Ada", email="ada@example.org")
 RENAMED, MOVED = CustomerRenamed(**C1, name="Ada L."), CustomerEmailChanged(**C1, email="al@example.org")
 STOCKED, RESERVED = ProductStocked(**P1, quantity=5), StockReserved(**P1, **O1, quantity=3)
 PRICED = PriceChanged(**P1, unit_price=Decimal("9.99"))
-
-# -- rules -------------------------------------------------------------------------------------------------------------
-
 DECISIONS: list[tuple[list[Event], Command, list[Event]]] = [
     ([], PLACE, [PLACED]),
     ([PLACED], ADD, [ADDED]),
@@ -150,7 +125,6 @@ DECISIONS: list[tuple[list[Event], Command, list[Event]]] = [
     ([], ChangePrice(**P1, unit_price=Decimal("9.99")), [PRICED]),
     ([PRICED], ChangePrice(**P1, unit_price=Decimal("9.990")), []),
 ]
-
 ONCE, GROWS = "an order is placed once", "only a pending order gets more lines"
 SHRINKS, KEEPS = "only a pending order loses lines", "an order keeps a product; cancel it instead"
 PAYS, WHOLE = "an order is paid once, while it is pending", "an order is paid whole"
@@ -158,7 +132,6 @@ SHIPS, HANDS = "only a paid order is shipped", "only a shipped order is delivere
 CANCELS, BACK = "only an order that has not been shipped is cancelled", "only what was paid is refunded"
 KNOWN, THERE = "only a registered customer is changed", "only what is available is reserved"
 HELD = "only what is reserved is released"
-
 REFUSALS: list[tuple[list[Event], Command, str, str]] = [
     ([PLACED], PLACE, ONCE, "PENDING"),
     ([PLACED, CANCELLED], PLACE, ONCE, "CANCELLED"),
@@ -231,49 +204,6 @@ def test_a_refund_is_of_something(amount):
         RefundOrder(**O1, amount=Decimal(amount))
 
 
-# -- orders, in any order of commands ----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def shop() -> Iterator[Lab]:
-    """Open one shop for all examples, its summary served as a view."""
-    with open_shop(threads=1) as lab:
-        lab.serve("order_summary", as_="view")
-        yield lab
-
-
-names = iter(f"o-{number}" for number in count(1))
-lines = st.builds(line, st.sampled_from(["pen", "ink"]), st.integers(1, 3), st.sampled_from(["0", "0.10", "9.99"]))
-steps = st.one_of(
-    st.builds(AddOrderLine, order_id=st.just("?"), line=lines),
-    st.builds(RemoveOrderLine, order_id=st.just("?"), product_id=st.sampled_from(["pen", "ink"])),
-    st.just("pay"),
-    st.builds(RefundOrder, order_id=st.just("?"), amount=st.sampled_from([None, Decimal("0.10"), Decimal(10)])),
-    st.sampled_from([SHIP, DELIVER, CANCEL]),
-)
-
-
-@hypothesis.given(first=st.lists(lines, min_size=1, max_size=2), asked=st.lists(steps, max_size=9))
-@hypothesis.settings(max_examples=40)
-def test_the_summary_is_what_the_rules_see(shop, first, asked):
-    """After any commands nothing negative is paid, and the summary agrees with the order that the rules fold."""
-    id = next(names)
-    shop.send(PlaceOrder(order_id=id, customer_id="c-1", lines=tuple(first)))
-    for step in asked:
-        past = [r.event for r in shop._log.read(orders.log_category, id)]
-        step = PayOrder(order_id=id, amount=orders.fold(past).due) if step == "pay" else step
-        with suppress(RuleViolated):
-            shop.send(step.model_copy(update={"order_id": id}))
-        past = [r.event for r in shop._log.read(orders.log_category, id)]
-        order, row = orders.fold(past), shop.ask(OrderDetails(order_id=id))
-        assert order.paid >= 0
-        assert order.total == sum(one.quantity * one.unit_price for one in order.lines)
-        assert (row["status"], row["total"], row["paid"]) == (order.status, order.total, order.paid)
-        assert (row["item_count"], row["version"]) == (sum(one.quantity for one in order.lines), len(past))
-
-
-# -- payments ----------------------------------------------------------------------------------------------------------
-
 TEN = Decimal(10)
 
 
@@ -323,42 +253,3 @@ def test_the_same_calls_give_the_same_statement():
         return gateway.statement
 
     assert heard() == heard() == [Movement("o-1", TEN), Movement("o-1", TEN), Movement("o-1", -2 * TEN)]
-
-
-class Listening(SimulatedGateway):
-    """A gateway that notes the keys that it was asked with."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(otherwise=answer)
-        self.keys: list[str | None] = []
-
-    def charge(self, order_id: str, amount: Decimal, *, key: str | None = None) -> None:
-        """Note the key and charge."""
-        self.keys.append(key)
-        super().charge(order_id, amount, key=key)
-
-
-@pytest.mark.parametrize(
-    ("answer", "attempts", "event", "asked", "charged"),
-    [
-        ("approve", 3, PaymentTaken(**O1, amount=TEN), 1, 10),
-        ("decline", 3, PaymentDeclined(**O1, reason="the card was declined"), 1, 0),
-        ("time out", 3, PaymentTimedOut(**O1), 3, 0),
-        ("lose the answer", 3, PaymentTaken(**O1, amount=TEN), 2, 10),
-        ("lose the answer", 1, PaymentTimedOut(**O1), 1, 10),
-    ],
-)
-def test_the_service_asks_with_one_key(answer, attempts, event, asked, charged):
-    """A charge through lab.send is asked for with the command's id as its only key, and its outcome is an event."""
-    gateway = Listening(answer)
-    domain = Domain(deciders=[orders], services=[payments(gateway, attempts)])
-    with Lab(domain=domain, threads=1) as lab:
-        receipt = lab.send(TakePayment(**O1, amount=TEN), command_id="take-1")
-        assert (receipt.events, receipt.stream, receipt.version) == ((event,), "payment/o-1", 1)
-        assert gateway.keys == ["take-1"] * asked
-        assert gateway.charged("o-1") == charged
-        again = lab.send(TakePayment(**O1, amount=TEN), command_id="take-1")  # answered from the log
-        assert (again.events, len(gateway.keys), lab.head) == ((event,), asked, 1)
-        back = lab.send(ReturnPayment(**O1)).events
-        assert back == (PaymentReturned(**O1, amount=Decimal(charged)),)
-        assert gateway.charged("o-1") == 0
