@@ -57,7 +57,8 @@ def stored(lab, category):
     """Return the events that a lab has of a category, oldest first."""
     declared = lab._categories[category]
     ids = lab.as_of(position=lab.head).sql(f"SELECT DISTINCT {declared.key} FROM {declared.table}").fetchall()
-    return lab._log.read_many(declared, [id for (id,) in ids])
+    found = lab._log.read_many(declared, [id for (id,) in ids])
+    return {stream.partition("/")[2]: events for stream, events in found.items()}
 
 
 def command_of(event):
