@@ -25,7 +25,7 @@ from support.layers import (
 )
 
 from cqrs_lab import Event, Lab, ReadModel, open_shop
-from cqrs_lab.shop import CustomerRegistered, order_facts, order_summary
+from cqrs_lab.shop import CustomerRegistered, CustomerRenamed, OrderPlaced, order_facts, order_summary
 
 moves = st.tuples(st.sampled_from([order_summary, *MODELS]), st.sampled_from(["catch up", "part", "rebuild"]))
 
@@ -80,11 +80,11 @@ def test_only_what_is_reached_is_made_anew() -> None:
     """A batch of one order notes one key in each read model built on it, not all of them."""
     with open_shop(threads=1) as lab:
         declared(lab)
-        append(lab, [(CustomerRegistered(customer_id=f"c-{n}", name="x", email="y"), 0) for n in range(20)])
-        append(lab, [(event, 0) for event in _placed(20)])
+        append(lab, [CustomerRegistered(customer_id=f"c-{n}", name="x", email="y") for n in range(20)])
+        append(lab, _placed(20))
         for model in MODELS:
             lab.serve(model)
-        append(lab, [(event, 0) for event in _placed(1)])
+        append(lab, _placed(1))
         lab.serve(order_facts).catch_up()
         lab.serve(order_summary).catch_up()
         noted = {
@@ -97,9 +97,23 @@ def test_only_what_is_reached_is_made_anew() -> None:
         assert noted == {"listed": 0, "unnamed": 0, "by_customer": 1}
 
 
-def _placed(count: int) -> list[Event]:
-    from cqrs_lab.shop import OrderPlaced
+def test_what_is_looked_up_changes_the_rows_that_show_it() -> None:
+    """When a customer is renamed, the rows of her orders have her new name, without an event of theirs."""
+    with open_shop(threads=1) as lab:
+        declared(lab)
+        append(lab, [CustomerRegistered(customer_id=f"c-{n}", name="old", email="y") for n in range(3)])
+        append(lab, _placed(3))
+        assert {row["name"] for row in lab.serve(listed).rows().dicts()} == {"old"}
+        append(lab, [CustomerRenamed(customer_id="c-1", name="new")])
+        lab.serve(contacts).catch_up()
+        assert lab._log.database.execute('SELECT count(*) FROM projection."_dirty_listed"') == [(1,)]
+        lab.serve(listed).catch_up()
+        named = {row["order_id"]: row["name"] for row in lab.serve(listed).rows().dicts()}
+        assert named == {"o-0": "old", "o-1": "new", "o-2": "old"}
+        assert lab._log.database.execute('SELECT count(*) FROM projection."_dirty_listed"') == [(0,)]
 
+
+def _placed(count: int) -> list[Event]:
     return [OrderPlaced(order_id=f"o-{n}", customer_id=f"c-{n}", total=5) for n in range(count)]
 
 
