@@ -83,6 +83,7 @@ def test_polling_asks_until_the_answer_is_there():
             lambda: lab.ask(OrderDetails(order_id="o-1"), served_as="projection"),
             lambda row: row["status"] == "PAID",
             every=0.01,
+            timeout=120,
         )
         assert (row["status"], polls >= 1) == ("PAID", True)
         assert poll(lambda: 1, lambda answer: answer == 1, timeout=0) == (1, 1)

@@ -84,7 +84,7 @@ def test_the_old_rows_serve_until_the_swap() -> None:
         def look(changes: object) -> bool:
             reader = threading.Thread(target=lambda: read.append(served.get("o-1")["total"]))
             reader.start()
-            reader.join(10)
+            reader.join(120)
             return True
 
         served.rebuild(check=look)

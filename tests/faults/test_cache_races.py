@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 import pytest
-from support import append, pay, place
+from support import append, pay, place, wait_until
 from support.queries import outcomes, shop_with
 
 from cqrs_lab import Lab, Query, ReadModel
@@ -98,9 +98,8 @@ def test_readers_of_a_cache_never_go_back(mode):
                 for order in range(orders):
                     direct = served.get(f"o-{order}")["version"]  # past the cache: visible to whoever asks next
                     least, at = sent.get(order, (1, None))
-                    version = lab.ask(OrderDetails(order_id=f"o-{order}"), at_least=at if number % 2 else None)[
-                        "version"
-                    ]
+                    query, wanted_at = OrderDetails(order_id=f"o-{order}"), at if number % 2 else None
+                    version = lab.ask(query, at_least=wanted_at, timeout=120)["version"]
                     wanted = max(seen.get(order, 1), direct, least if number % 2 else 1)
                     if version < wanted:
                         problems.append((order, version, wanted))
@@ -113,6 +112,7 @@ def test_readers_of_a_cache_never_go_back(mode):
             order = version % orders
             append(lab, [(OrderPaid(order_id=f"o-{order}", amount=Decimal(1), method="card"), 0)])
             sent[order] = (1 + len([v for v in range(2, version + 1) if v % orders == order]), lab.head)
+        wait_until(lambda: "cached" in outcomes(lab), timeout=120)
         done.set()
         for reader in readers:
             reader.join()
