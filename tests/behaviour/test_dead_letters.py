@@ -4,140 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from support import START, append, assert_same, place, wait_until
-from typer.testing import CliRunner
+from support import START, append, assert_same, wait_until
+from support.dead_letters import by_hand, dead_of, merged, sound, steps
 
-from cqrs_lab import Domain, Event, Lab, Projection, ReadModel, Saga, doctor, open_shop, subscriptions
-from cqrs_lab.cli import app
-from cqrs_lab.errors import DeclarationError, ProjectionFailed, UnknownReadModel
+from cqrs_lab import Projection, ReadModel, open_shop, subscriptions
+from cqrs_lab.errors import ProjectionFailed, UnknownReadModel
 from cqrs_lab.read import running
-from cqrs_lab.shop import (
-    CustomerRegistered,
-    OrderPaid,
-    OrderShipped,
-    RegisterCustomer,
-    customers,
-    order_facts,
-    order_summary,
-    orders,
-)
-
-merged = ReadModel(
-    "merged",
-    "order_id",
-    "SELECT order_id, count(*) AS n, sum(CAST(tracking_number AS BIGINT)) AS number "
-    "FROM order_events GROUP BY order_id",
-)
-touched = ReadModel(
-    "touched",
-    "order_id",
-    "SELECT order_id, count(*) AS n, median(CAST(tracking_number AS BIGINT)) AS number "
-    "FROM order_events GROUP BY order_id",
-)
-filtered = ReadModel(
-    "filtered",
-    "order_id",
-    "SELECT order_id, count(*) AS n FROM order_events WHERE coalesce(CAST(tracking_number AS BIGINT), 0) >= 0 "
-    "GROUP BY order_id",
-)
-whole = ReadModel(
-    "whole",
-    "order_id",
-    "SELECT order_id, count(*) AS n, sum(CAST(tracking_number AS BIGINT)) AS number, "
-    "(SELECT count(*) FROM order_events) AS events FROM order_events GROUP BY order_id",
-)
-MODELS = [merged, touched, filtered, whole]
-
-
-def by_hand(works: Callable[[str], bool] = str.isdigit, name: str = "by_hand", chunk: int = 3) -> Projection:
-    """Return `merged` as a projection in Python; it fails at a number that does not work."""
-    made = Projection(name, "order_id", {"order_id": str, "n": int, "number": int}, chunk=chunk)
-
-    @made.on(OrderShipped)
-    @made.on(OrderPaid)
-    def _(recorded: Any, rows: Any) -> None:
-        row = rows.get(recorded.event.order_id) or {"order_id": recorded.event.order_id, "n": 0, "number": None}
-        number = getattr(recorded.event, "tracking_number", None)
-        rows.put(**row | {"n": row["n"] + 1})
-        if number is not None:
-            if not works(number):
-                raise ValueError(f"{number} is no number")
-            value = int(number) if number.isdigit() else 0
-            rows.put(**row | {"n": row["n"] + 1, "number": (row["number"] or 0) + value})
-
-    return made
-
-
-def steps(*numbers: str) -> list[tuple[Event, int]]:
-    """Return events of two orders: "." is a payment, anything else a number to ship under; "x" is poison."""
-    return [
-        (
-            OrderPaid(order_id=f"o-{place % 2}", amount=Decimal(1))
-            if number == "."
-            else OrderShipped(order_id=f"o-{place % 2}", tracking_number=number),
-            0,
-        )
-        for place, number in enumerate(numbers)
-    ]
-
-
-def sound(model: ReadModel, dead: list[int], position: int) -> str:
-    """Return the SELECT of a model over the events up to a position that are not dead."""
-    where = f"position <= {position} AND position NOT IN ({', '.join(map(str, [0, *dead]))})"
-    return model.bound(lambda table: f"SELECT * FROM {table} WHERE {where}")
-
-
-def dead_of(lab: Lab, model: str) -> list[int]:
-    """Return the positions that a model has set aside."""
-    return [row["position"] for row in lab.dead_letters().dicts() if row["model"] == model]
+from cqrs_lab.shop import CustomerRegistered, OrderPaid, OrderShipped, RegisterCustomer
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody wait for long before the next attempt."""
     monkeypatch.setattr(subscriptions, "_FIRST_PAUSE", 0.0005)
-
-
-history = st.lists(st.sampled_from([".", "1", "2", "x", "y"]), max_size=9)
-
-
-@pytest.mark.parametrize("kind", [*MODELS, "python"], ids=lambda kind: getattr(kind, "name", kind))
-@given(early=history, late=history, cuts=st.lists(st.integers(0, 30), max_size=3))
-@settings(max_examples=6, deadline=None)
-def test_rows_are_those_of_the_events_that_are_not_dead(
-    kind: Any, early: list[str], late: list[str], cuts: list[int]
-) -> None:
-    """Any poison, any cuts: handled and dead events add up to the position; rows are the SELECT over the handled."""
-    numbers = early + late
-    with open_shop(threads=1) as lab:
-        append(lab, steps(*early))
-        served = lab.serve(by_hand() if kind == "python" else kind, on_error="dead letter")
-        append(lab, [(event.model_copy(update={"order_id": "o-1"}), 0) for event, _ in steps(*late)])
-        for cut in [*sorted(cuts), None]:
-            served.catch_up(to=cut, attempts=1)
-            position = served.position
-            poison = [place for place, number in enumerate(numbers[:position], 1) if number in "xy"]
-            assert dead_of(lab, served.model.name) == poison
-            handled = served.sql(f"SELECT coalesce(sum(n), 0)::BIGINT FROM {served.model.name}").fetchall()[0][0]
-            assert handled + len(poison) == position
-            expected = sound(merged if kind == "python" else kind, poison, position)
-            if kind == "python":
-                expected = f"SELECT * REPLACE (number::BIGINT AS number) FROM ({expected})"
-            assert_same(lab, served._select(), expected)
-        assert position == lab.head
-        before = served.rows().fetchall()
-        served.rebuild()
-        assert served.rows().fetchall() == before
-
-
-# -- attempts ------------------------------------------------------------------------------------------------------
 
 
 def failing(model: str) -> Callable[[], Any]:
@@ -217,9 +100,6 @@ def test_only_who_was_told_sets_aside_and_the_others_stop() -> None:
         with pytest.raises(ProjectionFailed):
             served.catch_up()
         assert dead_of(lab, "by_hand") == [2]
-
-
-# -- what is kept --------------------------------------------------------------------------------------------------
 
 
 def test_dead_letters_are_listed_and_kept(tmp_path: Path) -> None:
@@ -314,29 +194,6 @@ def test_an_event_of_an_unknown_version_can_be_set_aside() -> None:
         assert served.rows().fetchall() == [("o-0", 2, 5), ("o-1", 1, 2)]
 
 
-# -- layers --------------------------------------------------------------------------------------------------------
-
-
-@given(numbers=history, cuts=st.lists(st.integers(0, 14), max_size=2))
-@settings(max_examples=6, deadline=None)
-def test_what_is_built_on_rows_without_dead_events_follows_them(numbers: list[str], cuts: list[int]) -> None:
-    """A layer's dead events are missing above it, too, moved or rebuilt, whoever of the two is moved first."""
-    above = ReadModel("above", "n", "SELECT n, count(*) AS orders, median(number) AS number FROM merged GROUP BY n")
-    with open_shop(threads=1) as lab:
-        lab.serve(merged, on_error="dead letter")
-        served = lab.serve(above)
-        append(lab, steps(*numbers))
-        for cut in [*sorted(cuts), lab.head]:
-            lab._servings.running.forward(served.stored, cut, 1)
-            dead = [place for place, number in enumerate(numbers[: served.position], 1) if number in "xy"]
-            assert dead_of(lab, "merged") == dead
-            expected = above.bound(lambda name, dead=dead: sound(merged, dead, served.position))  # type: ignore[misc]
-            assert_same(lab, served._select(), expected)
-        before = served.rows().fetchall()
-        served.rebuild()
-        assert served.rows().fetchall() == before
-
-
 def test_what_no_event_is_guilty_of_stops() -> None:
     """A failure that stays without the event, such as one that rows below bring, sets nothing aside."""
     named = ReadModel(
@@ -353,9 +210,6 @@ def test_what_no_event_is_guilty_of_stops() -> None:
             served.catch_up(attempts=1)
         assert len(lab.dead_letters()) == 0
         assert [row["state"] for row in served.lag().dicts()] == ["stopped"]
-
-
-# -- taking back ---------------------------------------------------------------------------------------------------
 
 
 def test_a_projection_in_python_handles_them_again_in_order() -> None:
@@ -424,113 +278,3 @@ def test_what_nobody_knows_cannot_be_retried() -> None:
         with pytest.raises(UnknownReadModel):
             lab.retry_dead_letters("merged")
         assert dead_of(lab, "merged") == [1]
-
-
-# -- sagas ---------------------------------------------------------------------------------------------------------
-
-
-def shouting(works: list[str], heard: list[str]) -> Domain:
-    """Return a domain with a saga that hears numbers and fails at those that do not work."""
-
-    def react(state: Any, event: Event) -> list[Any]:
-        number = event.tracking_number  # type: ignore[attr-defined]
-        heard.append(number)
-        if number not in works:
-            raise ValueError(f"{number} is no number")
-        return []
-
-    saga = Saga("shouting", "order_id", [OrderShipped], None, lambda state, event: None, react)
-    return Domain(deciders=[orders, customers], sagas=[saga], read_models=[order_summary])
-
-
-def test_a_saga_stops_or_sets_aside(tmp_path: Path) -> None:
-    """A saga stops before an event that fails; told so it tries three times, sets it aside and takes it back later."""
-    works, heard = ["1", "2"], []
-    path = tmp_path / "lab.duckdb"
-    with Lab(path, domain=shouting(works, heard)) as lab:
-        follower = lab.follow("shouting")
-        append(lab, steps("1", "x", ".", "2", "y"))
-        with pytest.raises(ValueError, match="x is no number"):
-            lab.catch_up()
-        lag = {row["model"]: row for row in lab.lag().dicts()}["shouting"]
-        assert (lag["served_as"], lag["state"], lag["events_behind"]) == ("saga", "stopped", 4)
-        assert "x is no number" in lag["error"]
-        with pytest.raises(ValueError, match="x is no number"):
-            follower.catch_up(attempts=2)
-        assert heard == ["1", "x", "x", "x"]
-        lab.follow("shouting", on_error="dead letter")
-        assert follower.catch_up(to=3) == 3
-        assert heard == ["1", "x", "x", "x", "x", "x", "x"]
-    heard.clear()
-    with Lab(path, domain=shouting(works, heard)) as lab:
-        follower = lab.follow("shouting")
-        assert (follower.catch_up(), heard) == (5, ["2", "y", "y", "y"])
-        assert [(row["position"], row["attempts"]) for row in lab.dead_letters().dicts()] == [(2, 3), (5, 3)]
-        assert [row["state"] for row in lab.lag().dicts()] == ["ok, 2 dead letters"]
-        works.append("y")
-        assert lab.retry_dead_letters("shouting") == 1
-        assert [(row["position"], row["attempts"]) for row in lab.dead_letters().dicts()] == [(2, 4)]
-        assert follower.position == 5
-
-
-def test_a_saga_and_a_read_model_have_two_names() -> None:
-    """A saga with the name of a read model is refused: their dead letters could not be told apart."""
-    domain = shouting([], [])
-    with Lab(domain=domain) as lab:
-        lab.serve(ReadModel("shouting", "order_id", merged.sql))
-        with pytest.raises(DeclarationError, match="both called"):
-            lab.follow("shouting")
-
-
-# -- the command line ----------------------------------------------------------------------------------------------
-
-
-def call(*arguments: object) -> Any:
-    """Run the program in this process."""
-    return CliRunner(env={"COLUMNS": "120"}).invoke(app, list(map(str, arguments)))
-
-
-def test_the_command_line_lists_and_rebuilds(tmp_path: Path) -> None:
-    """dead-letters lists them, for people and as JSON; rebuild makes rows anew; wrong input is one clear error."""
-    path = tmp_path / "shop.duckdb"
-    with open_shop(path) as lab:
-        append(lab, steps("1", "x"))
-        served = lab.serve(order_summary)
-        lab._log.database.execute("UPDATE projection.order_summary SET status = 'WRONG'")
-        empty = call("dead-letters", "--db", tmp_path / "none.duckdb")
-        assert (empty.exit_code, "none.duckdb" in empty.stderr) == (1, True)
-        assert served.where(status="WRONG").fetchall()
-    assert json.loads(call("dead-letters", "--db", path, "--json").stdout) == []
-    with open_shop(path) as lab:
-        lab.serve(by_hand(), on_error="dead letter")
-    (letter,) = json.loads(call("dead-letters", "--db", path, "--json").stdout)
-    assert (letter["model"], letter["position"], letter["attempts"]) == ("by_hand", 2, 3)
-    assert "order/o-1" in call("dead-letters", "--db", path).stdout
-    assert "made anew up to position 2" in call("rebuild", "order_summary", "--db", path).stdout
-    with open_shop(path, read_only=True) as lab:
-        assert [row["status"] for row in lab.serve(order_summary).rows().dicts()] == ["SHIPPED", "SHIPPED"]
-    for arguments, code, said in [
-        (("rebuild", "daily_orders", "--db", path), 1, "keeps no rows of daily_orders"),
-        (("rebuild", "nothing", "--db", path), 1, "no read model of the shop"),
-        (("rebuild", "order_summary", "--db", tmp_path / "none.duckdb"), 1, "none.duckdb"),
-        (("rebuild", "--db", path), 2, "MODEL"),
-        (("dead-letters",), 2, "--db"),
-    ]:
-        result = call(*arguments)
-        assert result.exit_code == code
-        assert said in result.stderr
-    assert not (tmp_path / "none.duckdb").exists()
-
-
-def test_the_doctor_leaves_out_what_was_set_aside(tmp_path: Path) -> None:
-    """Rows without the events that were set aside are whole; with the letters gone they are not."""
-    path = tmp_path / "shop.duckdb"
-    with open_shop(path) as lab:
-        lab.send_many([place(1), place(2)])
-        lab._servings.dead.put("order_facts", 2, ValueError("no"), 1)
-        lab.serve(order_facts)
-        assert len(lab.serve(order_facts).rows()) == 1
-    assert [finding.check for finding in doctor.scan(path) if finding.status == "FAIL"] == []
-    with open_shop(path) as lab:
-        lab._servings.dead.drop("order_facts", 2)
-    assert [finding.check for finding in doctor.scan(path) if finding.status == "FAIL"] == ["order_facts as projection"]

@@ -7,9 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from support import append, histories, place, placed
+from support import append, place, placed
 from typer.testing import CliRunner
 
 from cqrs_lab import Lab, Projection, ReadModel, open_shop
@@ -21,33 +19,6 @@ from cqrs_lab.shop import OrderPlaced, customer_value, daily_sales, order_facts,
 def tamper(lab: Lab, sql: str, *params: str) -> None:
     """Change stored rows behind the lab's back."""
     lab._log.database.execute(sql, params)
-
-
-@given(history=histories, data=st.data(), as_=st.sampled_from(["projection", "materialized"]))
-@settings(max_examples=20, deadline=None)
-def test_a_rehearsal_tells_exactly_what_is_wrong(history, data, as_) -> None:
-    """Rows spoilt, lost and made up are all that a rehearsal tells, and a rebuild leaves nothing to tell."""
-    with open_shop(threads=1) as lab:
-        append(lab, history)
-        served = lab.serve(order_facts, as_=as_)
-        assert len(served.rehearse()) == 0
-        known = sorted(row["order_id"] for row in served.rows().dicts())
-        fate = {order: data.draw(st.sampled_from(["kept", "spoilt", "lost"])) for order in known}
-        for order, what in fate.items():
-            if what == "lost":
-                tamper(lab, f"DELETE FROM {as_}.order_facts WHERE order_id = ?", order)
-            elif what == "spoilt":
-                tamper(lab, f"UPDATE {as_}.order_facts SET paid = paid + 1, version = 0 WHERE order_id = ?", order)
-        more = f"SELECT * REPLACE ('made up' AS order_id) FROM {as_}.order_facts LIMIT 1"
-        tamper(lab, f"INSERT INTO {as_}.order_facts {more}")
-        told = {row["order_id"]: (row["change"], row["columns"]) for row in served.rehearse().dicts()}
-        expected = {o: ("changed", ["paid", "version"]) for o, what in fate.items() if what == "spoilt"}
-        expected |= {o: ("added", []) for o, what in fate.items() if what == "lost"}
-        if any(what != "lost" for what in fate.values()):
-            expected["made up"] = ("removed", [])
-        assert told == expected
-        served.rebuild()
-        assert len(served.rehearse()) == 0
 
 
 def test_what_is_refused_changes_nothing() -> None:
@@ -113,7 +84,7 @@ def test_the_old_rows_serve_until_the_swap() -> None:
         def look(changes: object) -> bool:
             reader = threading.Thread(target=lambda: read.append(served.get("o-1")["total"]))
             reader.start()
-            reader.join(10)
+            reader.join(120)
             return True
 
         served.rebuild(check=look)

@@ -36,37 +36,26 @@ def status(past):
     return row and row["status"]
 
 
-def test_by_position(lab):
-    """As of a position is the log up to it, from nothing to the head."""
-    assert [status(lab.as_of(position=p)) for p in range(5)] == [None, "PENDING", "PAID", "SHIPPED", "DELIVERED"]
+P, X, S, D = "PENDING", "PAID", "SHIPPED", "DELIVERED"
 
 
-def test_by_recorded_time(lab):
-    """As of a recorded time is what was known then; the moment itself counts."""
-    known = [status(lab.as_of(recorded=START + n * DAY)) for n in (-1, 0, 1, 2, 3, 4)]
-    assert known == [None, "PENDING", "PENDING", "PENDING", "SHIPPED", "DELIVERED"]
-    assert status(lab.as_of(recorded=START + 3 * DAY - timedelta(microseconds=1))) == "PENDING"
-
-
-def test_by_occurred_time(lab):
-    """As of an occurred time is what had happened by then, as it is known now."""
-    true = [status(lab.as_of(occurred=START + n * DAY)) for n in (-1, 0, 1, 2, 3, 4)]
-    assert true == [None, "PENDING", "PAID", "SHIPPED", "SHIPPED", "DELIVERED"]
-
-
-def test_both_together_are_what_was_believed(lab):
-    """Recorded and occurred together: what was believed on one day about another."""
-    assert status(lab.as_of(recorded=START + 2 * DAY, occurred=START + 2 * DAY)) == "PENDING"
-    assert status(lab.as_of(recorded=START + 3 * DAY, occurred=START + 1 * DAY)) == "PAID"
-    assert status(lab.as_of(position=2, recorded=START + 9 * DAY, occurred=START + 9 * DAY)) == "PAID"
-
-
-def test_a_date_means_the_end_of_that_day_in_utc(lab):
-    """A date counts everything of that day in UTC, and any zone of a datetime is understood."""
-    assert status(lab.as_of(recorded=date(2025, 1, 4))) == "SHIPPED"
-    assert status(lab.as_of(recorded=date(2025, 1, 3))) == "PENDING"
-    elsewhere = datetime(2025, 1, 4, 5, tzinfo=timezone(timedelta(hours=5)))
-    assert status(lab.as_of(recorded=elsewhere)) == "SHIPPED"
+@pytest.mark.parametrize(
+    ("moments", "seen"),
+    [
+        ([{"position": p} for p in range(5)], [None, P, X, S, D]),
+        ([{"recorded": START + n * DAY} for n in (-1, 0, 1, 2, 3, 4)], [None, P, P, P, S, D]),
+        ([{"recorded": START + 3 * DAY - timedelta(microseconds=1)}], [P]),
+        ([{"occurred": START + n * DAY} for n in (-1, 0, 1, 2, 3, 4)], [None, P, X, S, S, D]),
+        ([{"recorded": START + r * DAY, "occurred": START + o * DAY} for r, o in ((2, 2), (3, 1))], [P, X]),
+        ([{"position": 2, "recorded": START + 9 * DAY, "occurred": START + 9 * DAY}], [X]),
+        ([{"recorded": date(2025, 1, 3)}, {"recorded": date(2025, 1, 4)}], [P, S]),  # the end of that day in UTC
+        ([{"recorded": datetime(2025, 1, 4, 5, tzinfo=timezone(timedelta(hours=5)))}], [S]),  # any zone
+    ],
+    ids=["position", "recorded", "just before", "occurred", "believed", "all three", "a date", "another zone"],
+)
+def test_the_past_is_as_it_was(lab, moments, seen):
+    """As of a position, of what was recorded or had occurred, the moment itself counts; together: what was believed."""
+    assert [status(lab.as_of(**moment)) for moment in moments] == seen
 
 
 def test_any_sql_over_the_past(lab):

@@ -91,7 +91,7 @@ RECOMPUTED = [
 
 @pytest.mark.parametrize("model", MERGED + RECOMPUTED, ids=lambda model: model.name)
 @given(history=histories, cuts=st.lists(st.integers(0, 30), max_size=4), at=st.integers(0, 30))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_every_serving_agrees_for_random_histories_and_cuts(model, history, cuts, at):
     """View, materialized after refresh, projection after catch-up in random cuts, and as of the head are equal."""
     with open_shop() as lab:
@@ -122,27 +122,32 @@ def test_every_serving_agrees_for_random_histories_and_cuts(model, history, cuts
             assert lab.as_of(position=past).rows(model).fetchall() == fresh.rows().fetchall()
 
 
+@pytest.fixture(scope="module")
+def lab():
+    """A shop without events that knows the read models."""
+    with open_shop() as shop:
+        for model in RECOMPUTED:
+            shop._servings.declare(model)
+        yield shop
+
+
 @pytest.mark.parametrize("model", MERGED, ids=lambda model: model.name)
-def test_mergeable_models_are_merged(model):
+def test_mergeable_models_are_merged(lab, model):
     """Models of combinable aggregates move by merge, so that the property above tests the merge."""
-    with open_shop() as lab:
-        assert lab.serve(model).explain().way == "merge"
+    assert lab.serve(model).explain().way == "merge"
 
 
 @pytest.mark.parametrize("model", RECOMPUTED, ids=lambda model: model.name)
-def test_other_models_are_recomputed_and_say_why(model):
+def test_other_models_are_recomputed_and_say_why(lab, model):
     """What cannot be merged is recomputed for the keys touched, else whole, and explain() gives the reason."""
-    with open_shop() as lab:
-        for other in RECOMPUTED:
-            lab._servings.declare(other)
-        explanation = lab.serve(model).explain()
-        whole = model.name in ("units", "layered_twice", "subquery")
-        assert explanation.way == ("recompute all" if whole else "touched keys")
-        assert len(explanation.reason) > 10
+    explanation = lab.serve(model).explain()
+    whole = model.name in ("units", "layered_twice", "subquery")
+    assert explanation.way == ("recompute all" if whole else "touched keys")
+    assert len(explanation.reason) > 10
 
 
 @given(history=histories)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_order_summary_is_the_fold_of_plain_python(history):
     """The SELECT of order_summary and a fold in Python give the same rows, appended singly or as a table."""
     expected = [fold_summary(history)[key] for key in sorted(fold_summary(history))]
@@ -157,7 +162,7 @@ def test_order_summary_is_the_fold_of_plain_python(history):
 
 
 @given(history=histories, recorded=minutes, occurred=minutes)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_the_past_is_the_fold_of_the_events_that_count(history, recorded, occurred):
     """As of a recorded and an occurred time is the fold of the events recorded and occurred by then."""
     clock = [START]
@@ -267,5 +272,5 @@ class Shop(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-Shop.TestCase.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
+Shop.TestCase.settings = settings(max_examples=8, stateful_step_count=10, deadline=None)
 TestShop = Shop.TestCase

@@ -1,6 +1,7 @@
 """What tests share: how an order is placed, facts are appended, a process is run and killed; histories and models.
 
 `orders`: commands and facts; `histories`: random ones; `layers`: read models over read models; `processes`: children.
+For some tests alone: `handlers`, `servings`, `dead_letters`, `queries`, `importing`.
 """
 
 from support.histories import as_table, events, facts, fold_summary, histories, lines, maybe, minutes, money, names, who
