@@ -42,7 +42,7 @@ def test_ctrl_c_stops_a_question_and_an_append(child: Child, store: Path) -> Non
 try:
     say("go")
     {act}
-    time.sleep(5)
+    time.sleep(120)
 except KeyboardInterrupt:
     say(f"{{lab.head}} {{lab.send(place('n-' + str(lab.head))).position}} {{lab.catch_up()}}")
 """

@@ -123,7 +123,7 @@ database = lab._log.database
 # Without a key: DuckDB makes an insert into an index wait for the checkpoint.
 database.execute("CREATE TABLE aside (value VARCHAR)")
 database.execute("SET GLOBAL wal_autocheckpoint = '1KB'")
-database.execute("SET GLOBAL debug_checkpoint_sleep_ms = 30000")
+database.execute("SET GLOBAL debug_checkpoint_sleep_ms = 120000")
 begun, go_on = threading.Event(), threading.Event()
 
 def beside():
@@ -138,9 +138,9 @@ threading.Thread(target=beside, daemon=True).start()
 begun.wait()
 insert = "INSERT INTO aside SELECT range FROM range(300)"
 threading.Thread(target=lambda: database.execute(insert), daemon=True).start()
-time.sleep(0.5)
+time.sleep(3)  # until the checkpoint of that insert has begun
 go_on.set()
-time.sleep(30)
+time.sleep(300)
 """
     )
     assert child.line() == "committed"

@@ -88,7 +88,7 @@ def test_a_slow_append_is_not_passed() -> None:
 
         with ThreadPoolExecutor(2) as pool:
             first = pool.submit(slow)
-            inside.wait(120)
+            assert inside.wait(120)
             second = pool.submit(lab.send, place("o-2"))
             time.sleep(0.1)
             assert not second.done()

@@ -104,13 +104,14 @@ def test_notebooks_opens_jupyterlab_at_the_first_one(tmp_path: Path) -> None:
 
             def connected() -> bool:  # the address is printed shortly before the server answers there
                 with suppress(ConnectionRefusedError):
-                    connection.request("GET", "/api/contents/notebooks/00_start_here.ipynb?content=0&token=secret")
+                    connection.connect()
                     return True
                 return False
 
-            wait_until(at_the_notebook)
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            wait_until(at_the_notebook, timeout=120)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
             wait_until(connected)
+            connection.request("GET", "/api/contents/notebooks/00_start_here.ipynb?content=0&token=secret")
             answer = connection.getresponse()
             assert (answer.status, json.loads(answer.read())["name"]) == (200, first.name)
             connection.close()

@@ -101,7 +101,7 @@ class Child:
 
     def wait(self) -> int:
         """Wait for the end of the process and return its exit code."""
-        code = self.process.wait(timeout=60)
+        code = self.process.wait(timeout=120)
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
             with suppress(BrokenPipeError):
