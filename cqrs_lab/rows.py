@@ -7,6 +7,7 @@ aware UTC. The question is asked once; every shape shows the same rows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Protocol, Self
 
@@ -74,13 +75,12 @@ class Rows:
         return frame
 
     def fetchall(self) -> list[tuple[Any, ...]]:
-        """Return the rows as tuples of Python values."""
-        return list(zip(*(column.to_pylist() for column in self._table.columns), strict=True))
+        """Return the rows as tuples of Python values; times are aware, with datetime.timezone.utc."""
+        return list(zip(*map(_python, self._table.columns), strict=True))
 
     def dicts(self) -> list[dict[str, Any]]:
-        """Return the rows as dicts, column name to Python value."""
-        rows: list[dict[str, Any]] = self._table.to_pylist()
-        return rows
+        """Return the rows as dicts, column name to Python value, as `fetchall` gives them."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.fetchall()]
 
     @property
     def columns(self) -> list[str]:
@@ -131,3 +131,23 @@ def _aware_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_list(kind):
         return pa.list_(kind.value_field.with_type(_aware_type(kind.value_type)))
     return kind
+
+
+def _python(column: pa.ChunkedArray) -> list[Any]:
+    """Return the Python values of a column; Arrow names their zone in another way than the rest of the library."""
+    values: list[Any] = column.to_pylist()
+    return [_in_utc(value) for value in values] if _has_times(column.type) else values
+
+
+def _has_times(kind: pa.DataType) -> bool:
+    return pa.types.is_timestamp(kind) or any(_has_times(kind.field(n).type) for n in range(kind.num_fields))
+
+
+def _in_utc(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC)
+    if isinstance(value, dict):
+        return {name: _in_utc(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):  # a map is a list of pairs
+        return type(value)(map(_in_utc, value))
+    return value

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -16,7 +16,7 @@ import polars
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from cqrs_lab.categories import naive
+from cqrs_lab.categories import aware_value, naive
 from cqrs_lab.database import Row, quote
 from cqrs_lab.errors import NotServed, ProjectionFailed, RebuildNeeded, RebuildRefused
 from cqrs_lab.read.explain import Explanation, explain
@@ -284,7 +284,4 @@ def as_stored(value: Any) -> Any:
 
 
 def _as_dict(columns: Iterable[str], row: Row) -> dict[str, Any]:
-    return {
-        name: value.replace(tzinfo=UTC) if isinstance(value, datetime) else value
-        for name, value in zip(columns, row, strict=True)
-    }
+    return {name: aware_value(value) for name, value in zip(columns, row, strict=True)}

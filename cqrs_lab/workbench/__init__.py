@@ -12,8 +12,9 @@ from cqrs_lab.workbench.crossovers import (
 from cqrs_lab.workbench.draws import digest
 from cqrs_lab.workbench.driver import Driven, drive
 from cqrs_lab.workbench.importers import OlistReport, events_from_milestones, load_olist
-from cqrs_lab.workbench.latency import compare_latency, compare_sizes
+from cqrs_lab.workbench.latency import compare_latency, compare_sizes, time_steps
 from cqrs_lab.workbench.polling import poll
+from cqrs_lab.workbench.recorded import recorded_measurements, recorded_on
 from cqrs_lab.workbench.widgets import TimeMachine, snapshot, time_machine
 from cqrs_lab.workbench.workload import Generated, Workload, deliveries, generate, tables
 
@@ -42,7 +43,10 @@ __all__ = [
     "load_costs",
     "load_olist",
     "poll",
+    "recorded_measurements",
+    "recorded_on",
     "snapshot",
     "tables",
     "time_machine",
+    "time_steps",
 ]

@@ -129,7 +129,7 @@ def run_apart(function: Callable[..., object], *arguments: object) -> int:
         RuntimeError: the function failed; with what it said.
     """
     code = f"{dedent(inspect.getsource(function))}\n{function.__name__}(*{arguments!r})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False)
     if done.returncode == 1:
         raise RuntimeError(done.stderr)
     return done.returncode

@@ -234,10 +234,11 @@ def _waits(runs: int = 7) -> tuple[float, float]:
 
         def polled(run: int) -> None:
             lab.send(PlaceOrder(order_id=f"polled-{run}", customer_id="c", lines=(line,)))
-            poll(lambda: lab.ask(OrderDetails(order_id=f"polled-{run}"), served_as="projection"), bool)
+            poll(lambda: lab.ask(OrderDetails(order_id=f"polled-{run}"), served_as="projection"), bool, timeout=60)
 
         def waited(run: int) -> None:
-            lab.send(PlaceOrder(order_id=f"waited-{run}", customer_id="c", lines=(line,)), wait_for=order_summary)
+            order = PlaceOrder(order_id=f"waited-{run}", customer_id="c", lines=(line,))
+            lab.send(order, wait_for=order_summary, timeout=60)
 
         return median_ms(polled, runs), median_ms(waited, runs)
 

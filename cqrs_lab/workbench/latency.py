@@ -424,3 +424,31 @@ def timed_ms(call: Callable[[], object]) -> float:
     start = perf_counter_ns()
     call()
     return (perf_counter_ns() - start) / 1e6
+
+
+def time_steps(
+    lab: Lab, models: Sequence[ReadModel], sizes: Sequence[int] = (1, 10, 100, 1_000), runs: int = 2
+) -> pl.DataFrame:
+    """Time how long projections take to follow batches of new orders, which are placed in the lab.
+
+    Args:
+        models: served as projections, and brought up to date first.
+        sizes: how many orders, an event each, are placed before a step.
+        runs: how often each is measured; the fastest counts, because what else the machine does only adds.
+
+    Returns:
+        A frame with events, model and ms.
+    """
+    servings = [lab.serve(model) for model in models]
+    lab.catch_up()
+    prefix, numbers, line = f"step-{lab.head}-", count(), OrderLine(product_id="p", quantity=1, unit_price=Decimal(1))
+    taken: dict[tuple[int, str], float] = {}
+    for size in [*sizes] * runs:
+        lab.send_many(
+            [PlaceOrder(order_id=f"{prefix}{next(numbers)}", customer_id="c", lines=(line,)) for _ in range(size)]
+        )
+        for served in servings:
+            what, ms = (size, served.model.name), timed_ms(served.catch_up)
+            taken[what] = min(ms, taken.get(what, ms))
+    rows = [(events, model, ms) for (events, model), ms in taken.items()]
+    return pl.DataFrame(rows, schema=["events", "model", "ms"], orient="row")

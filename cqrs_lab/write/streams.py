@@ -7,10 +7,11 @@ are folded. It is a cache and never an answer of its own: dropping all of them c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
-from pydantic import PydanticUserError, ValidationError
+from pydantic import BaseModel, PydanticUserError, ValidationError
 
 from cqrs_lab.errors import DeclarationError
 from cqrs_lab.log import Log
@@ -108,7 +109,31 @@ def _snapshot(log: Log, decider: Decider, number: int) -> tuple[int, int, Any]:
     if found and found[0][2] == decider.code:
         version, position, _, state = found[0]
         try:
-            return version, position, decider.states.validate_json(state)
+            found_state = decider.states.validate_json(state)
         except ValidationError:
             pass  # as good as none
+        else:
+            # JSON says Z for UTC. What pydantic makes of it equals datetime.timezone.utc and prints otherwise, and a
+            # refusal prints the state.
+            return version, position, _in_utc(found_state) if 'Z"' in state else found_state
     return 0, 0, decider.initial
+
+
+def _in_utc(value: Any) -> Any:
+    """Return a state just read from JSON with its times in UTC as `evolve` has them; objects are changed in place."""
+    if isinstance(value, datetime | time):
+        return value.replace(tzinfo=UTC) if value.utcoffset() == timedelta(0) else value
+    if isinstance(value, dict):
+        items = [(_in_utc(key), _in_utc(inner)) for key, inner in value.items()]
+        value.clear()
+        value.update(items)
+    elif isinstance(value, list):
+        value[:] = map(_in_utc, value)
+    elif isinstance(value, tuple | set | frozenset):
+        inner = [_in_utc(one) for one in value]
+        return value._make(inner) if hasattr(value, "_make") else type(value)(inner)
+    elif isinstance(value, BaseModel) or (is_dataclass(value) and not isinstance(value, type)):
+        names = type(value).model_fields if isinstance(value, BaseModel) else [one.name for one in fields(value)]
+        for name in names:
+            object.__setattr__(value, name, _in_utc(getattr(value, name)))
+    return value

@@ -4,11 +4,13 @@ The numbers are those of a small shop: 40,000 page views a day, four of five of 
 looked up by its number.
 """
 
-from cqrs_lab.workbench import advise, compare_sizes
+import polars as pl
+
+from cqrs_lab.workbench import advise, recorded_measurements
 from cqrs_lab.workbench.checks import check_decision
 
 ways = ["view", "materialized", "projection"]
-sizes = compare_sizes((300, 3_000), runs=10, served_as=ways, questions=["point"])
+recorded = recorded_measurements().filter(pl.col("served_as").is_in(ways))
 
 my_load = {
     "reads": 40_000 * 0.8 / (8 * 3600),
@@ -17,11 +19,11 @@ my_load = {
     "staleness": 0,
     "question": "point",
 }
-my_choice = advise(sizes, **my_load).served_as
+my_choice = advise(recorded, **my_load).served_as
 
 # More and more readers, until the advice is another one.
 my_tipping_point = my_load["reads"]
-while advise(sizes, **(my_load | {"reads": my_tipping_point})).served_as == my_choice:
+while advise(recorded, **(my_load | {"reads": my_tipping_point})).served_as == my_choice:
     my_tipping_point *= 1.25
 
-result = check_decision(sizes, my_load, my_choice, my_tipping_point)
+result = check_decision(recorded, my_load, my_choice, my_tipping_point)

@@ -64,6 +64,28 @@ def test_a_row_by_key_is_a_dict_with_aware_times():
             assert lab.serve(daily_orders, as_=as_).get(date(2025, 1, 1))["orders"] == 1
 
 
+def test_times_have_one_form():
+    """However a row is asked for, its times print alike: with datetime.timezone.utc, also in lists and structs."""
+    times = ReadModel(
+        "times",
+        key="order_id",
+        sql="SELECT order_id, max(occurred_at) AS at, max([occurred_at]) AS list, "
+        "max({'at': [occurred_at]}) AS struct, max(MAP {'at': occurred_at}) AS map FROM order_events GROUP BY ALL",
+    )
+    at = START
+    with open_shop() as lab:
+        append(lab, [(placed(1)[0], 0)])
+        for as_ in WAYS:
+            served = lab.serve(times, as_=as_)
+            by_key = served.get("o-1")
+            (row,), (fields,) = served.rows().fetchall(), served.rows().dicts()
+            assert repr(by_key["at"]) == repr(row[1]) == repr(fields["at"]) == repr(at)
+            assert repr(by_key["list"]) == repr(row[2]) == repr(fields["list"]) == repr([at])
+            assert repr(by_key["struct"]) == repr(row[3]) == repr(fields["struct"]) == repr({"at": [at]})
+            assert repr(row[4]) == repr([("at", at)])
+        assert [repr(event[4]) for event in lab.events()] == [repr(at)]
+
+
 def test_rows_come_in_every_shape_and_agree():
     """Polars, pandas, Arrow and tuples of one answer hold the same rows, money exact and times aware."""
     with open_shop() as lab:
