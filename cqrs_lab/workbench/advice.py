@@ -26,6 +26,9 @@ _CLOSE = 1.2  # two costs within this ratio are as good as equal
 Points = Sequence[tuple[float, float]]
 
 
+_STEEPEST = 700.0  # the logarithm of the largest cost that is told
+
+
 def interpolate(points: Points, x: float) -> tuple[float, bool]:
     """Return y at x on straight lines of logarithms through measured points, and whether x lies beyond them.
 
@@ -46,7 +49,8 @@ def interpolate(points: Points, x: float) -> tuple[float, bool]:
     slope = log(y1 / y0)
     if is_beyond and slope < 0:
         return (y0 if x < x0 else y1), is_beyond
-    return exp(log(y0) + along * slope), is_beyond
+    # Two points close together and far apart in cost make a line that leaves what a float can hold.
+    return exp(min(log(y0) + along * slope, _STEEPEST)), is_beyond
 
 
 @dataclass(frozen=True)

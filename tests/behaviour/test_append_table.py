@@ -98,8 +98,8 @@ def test_rules_inside_lists_and_structs_hold(bad):
 
 @pytest.mark.parametrize(("bad", "rule"), [(Decimal("1.255"), "2 places"), (Decimal(-1), r"-1.*>= 0")])
 def test_one_bad_row_among_many_stores_nothing_and_is_named(bad, rule):
-    """The first bad row of a long table is named by its number, column and rule; no row before it is stored."""
-    rows, at = 200_000, 123_456
+    """The first bad row of a million is named by its number, column and rule; no row before it is stored."""
+    rows, at = 1_000_000, 623_456
     amount = pl.when(pl.int_range(rows) == at).then(pl.lit(bad)).otherwise(pl.lit(Decimal("1.250")))
     frame = pl.select(id=pl.format("o-{}", pl.int_range(rows) % 5000), amount=amount).with_columns(
         type=pl.lit("OrderPaid"), occurred_at=pl.lit(START)

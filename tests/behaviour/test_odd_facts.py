@@ -34,9 +34,9 @@ def test_an_unknown_event_type(tmp_path: Path) -> None:
         lab.send(Add(tally="a", n=5))
 
 
-def test_a_payload_of_16_mib(tmp_path: Path) -> None:
-    """An event of 16 MiB is stored and read back as it was."""
-    reason = "0123456789abcdé" * (16 * 2**20 // 16)
+def test_a_payload_of_64_mib(tmp_path: Path) -> None:
+    """An event of 64 MiB is stored and read back as it was."""
+    reason = "0123456789abcdé" * (64 * 2**20 // 16)
     with open_shop(tmp_path / "shop.duckdb", threads=1) as lab:
         lab.send(place("o-1"))
         lab.send(CancelOrder(order_id="o-1", reason=reason))

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import polars as pl
 import pytest
-from hypothesis import given, reject, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cqrs_lab.errors import InvalidTable, QueryError
@@ -42,10 +42,7 @@ FRAME = measured(
 @given(points=series, x=st.floats(0.5, 1e10))
 def test_a_value_lies_between_its_neighbours(points, x):
     """At a measured x it is what was measured, in between it is in between, beyond it never falls as x grows."""
-    try:
-        found, is_beyond = interpolate(points, x)
-    except OverflowError:
-        reject()  # see the next test
+    found, is_beyond = interpolate(points, x)
     known = dict(points)
     for at, value in points:
         assert interpolate(points, at) == (pytest.approx(value), False)
@@ -62,7 +59,6 @@ def test_a_value_lies_between_its_neighbours(points, x):
             assert found <= known[low] * 1.001
 
 
-@pytest.mark.xfail(raises=OverflowError, strict=True)
 def test_a_steep_line_goes_on_for_ever():
     """However steep the last line is, it has a value far beyond what was measured."""
     found, is_beyond = interpolate([(2848.0, 1.0), (3261.0, 132078.0)], 9979339.0)
