@@ -156,7 +156,7 @@ class Ahead(DictStore):
     def append(self, stream: str, events: Any, **more: Any) -> list[Recorded]:
         new = super().append(stream, events, **more)
         if new[0].position == 1:
-            self.looked.wait(10)
+            self.looked.wait(120)
         self.shown += new
         return new
 

@@ -109,11 +109,11 @@ def test_notebooks_opens_jupyterlab_at_the_first_one(tmp_path: Path) -> None:
                 return False
 
             wait_until(at_the_notebook)
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
             wait_until(connected)
             answer = connection.getresponse()
             assert (answer.status, json.loads(answer.read())["name"]) == (200, first.name)
             connection.close()
         finally:
             server.terminate()
-            server.wait(timeout=30)
+            server.wait(timeout=120)
