@@ -22,7 +22,7 @@ from cqrs_lab.shop import (
     orders,
 )
 from cqrs_lab.workbench import latency as module
-from cqrs_lab.workbench.latency import BY_HAND, CACHED, compare_latency, order_summary_by_hand
+from cqrs_lab.workbench.latency import BY_HAND, CACHED, compare_latency, order_summary_by_hand, time_steps
 from cqrs_lab.workbench.workload import Workload, generate
 
 WAYS = ["view", "materialized", "projection"]
@@ -331,3 +331,27 @@ def test_nothing_to_ask_is_said(lab):
         compare(lab, order_summary, aggregate="SELECT colour FROM order_summary")
     with pytest.raises(UnknownReadModel):
         compare(lab, "orders")
+
+
+def test_steps_are_timed(monkeypatch):
+    """Every projection follows every batch of new orders; of several runs the fastest counts."""
+    lab = open_shop(threads=1)
+    generate(lab, Workload(orders=30, seed=3))
+    head, now, catch_up = lab.head, [0], Served.catch_up
+    spent = {order_ids.name: iter([9, 5, 3, 7]), daily_orders.name: iter([1, 2, 4, 1])}
+
+    def slow(self):
+        if self.position < lab.head:
+            now[0] += next(spent[self.model.name]) * 1_000_000
+        return catch_up(self)
+
+    lab.serve(order_ids)
+    monkeypatch.setattr(module, "perf_counter_ns", lambda: now[0])
+    monkeypatch.setattr(Served, "catch_up", slow)
+    frame = time_steps(lab, [order_ids, daily_orders], sizes=(1, 3), runs=2)
+    assert sorted(frame.rows()) == [
+        (1, "daily_orders", 1.0), (1, "order_ids", 3.0), (3, "daily_orders", 1.0), (3, "order_ids", 5.0),
+    ]  # fmt: skip
+    assert lab.head == head + 8
+    assert {lab.serve(model).position for model in (order_ids, daily_orders)} == {lab.head}
+    lab.close()

@@ -71,7 +71,13 @@ def test_the_lock_serves_every_python_and_system() -> None:
 def test_what_is_installed_is_what_is_allowed() -> None:
     """The environment that the tests run in meets every requirement of pyproject.toml."""
     for wanted in _wanted():
-        assert wanted.specifier.contains(importlib.metadata.version(wanted.name)), wanted
+        try:
+            version = importlib.metadata.version(wanted.name)
+        except importlib.metadata.PackageNotFoundError:
+            # pip builds in an environment of its own when it installs without the lock.
+            assert str(wanted) in PROJECT["build-system"]["requires"]
+        else:
+            assert wanted.specifier.contains(version), wanted
 
 
 def test_the_conda_environment_installs_the_package_with_all_its_extras() -> None:

@@ -117,4 +117,4 @@ def test_notebooks_opens_jupyterlab_at_the_first_one(tmp_path: Path) -> None:
             connection.close()
         finally:
             server.terminate()
-            server.wait(timeout=30)
+            server.wait(timeout=120)

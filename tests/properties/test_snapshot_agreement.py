@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.sums import Add, open_lab, snapshots, state_of, table
 
@@ -48,6 +48,8 @@ def told(path, history, every):
 
 @settings(max_examples=12)
 @given(st.lists(steps, max_size=10), st.sampled_from([1, 2, 3, 10]))
+# A refusal prints the state, with a time in it that came out of a snapshot.
+@example([Add(tally="a", n=2), "reopen", Add(tally="a", n=1), "reopen", Add(tally="a", n=-4)], 1)
 def test_snapshots_change_no_answer(tmp_path_factory, history, every):
     """Any history gives the same receipts, refusals, events and states with snapshots as without."""
     folder = tmp_path_factory.mktemp("snapshots")
