@@ -9,6 +9,9 @@ BIN := "$(CURDIR)/$(VENV)/bin"
 PY := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+# It keeps all cores busy and runs the notebooks that measure most beside that, so it runs alone, and they run once.
+BUSY := tests/package/test_busy.py
+MEASURING := notebooks/04_view_materialized_projection.ipynb notebooks/08_do_you_need_cqrs.ipynb
 NEWEST := .venv-newest
 PYTEST = -m pytest -n auto
 # loadscope keeps the cells of a notebook together and in order. A busy machine may need minutes for one cell.
@@ -27,8 +30,9 @@ lab: $(STAMP) ## Install what is missing and open JupyterLab at the first notebo
 	@$(PY) -m cqrs_lab.cli notebooks $(ARGS)
 
 test: lint ## Install what is missing and run everything that CI runs
-	$(PY) $(PYTEST) $(ARGS)
-	$(PY) $(NBVAL) $(NOTEBOOKS)
+	$(PY) $(PYTEST) --ignore=$(BUSY) $(ARGS)
+	$(PY) $(NBVAL) $(filter-out $(MEASURING),$(NOTEBOOKS))
+	$(PY) -m pytest $(BUSY)
 	@$(MAKE) --no-print-directory newest
 
 quick: lint ## Check style and types and run the unit tests, in under a minute
@@ -46,7 +50,7 @@ newest: $(STAMP) ## Run agreement, package and first notebook again with the new
 	    $(PYTHON) -m venv --clear $(NEWEST) && \
 	    $(NEWEST)/bin/python -m pip install --disable-pip-version-check --no-input --quiet -e '.[all]' && \
 	    $(NEWEST)/bin/cqrs-lab doctor && \
-	    $(NEWEST)/bin/python $(PYTEST) tests/unit tests/package tests/properties/test_agreement.py && \
+	    $(NEWEST)/bin/python $(PYTEST) tests/unit tests/package tests/properties/test_agreement.py --ignore=$(BUSY) && \
 	    $(NEWEST)/bin/python $(NBVAL) notebooks/00_start_here.ipynb; \
 	fi
 
