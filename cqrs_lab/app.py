@@ -19,10 +19,10 @@ from cqrs_lab.database import MEMORY, Database
 from cqrs_lab.domain import Domain
 from cqrs_lab.errors import DeclarationError
 from cqrs_lab.fork import Drop, Edit, Injected, change_log, copy_log
+from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.log import Log
 from cqrs_lab.messages import Command, Event, Query
 from cqrs_lab.read.history import history
-from cqrs_lab.read.models import ReadModel
 from cqrs_lab.read.moving import ServedAs
 from cqrs_lab.read.query_bus import QueryBus, QueryMiddleware
 from cqrs_lab.read.serving import Served

@@ -22,8 +22,10 @@ from pydantic.fields import FieldInfo
 from cqrs_lab.database import quote
 from cqrs_lab.errors import DeclarationError, UnknownEventType, UnsupportedField
 from cqrs_lab.messages import PERSONAL, Event, decimal_limits, refused, unwrap, utc
-from cqrs_lab.syntax import not_of_one_row
+from cqrs_lab.sql.parse import not_of_one_row
 
+TABLES = ("store", "categories", "streams", "commands", "servings", "snapshots", "dead_letters")
+"""The tables of a store beside those of events and personal fields."""
 ENVELOPE = {
     "position": "BIGINT PRIMARY KEY",
     "stream_no": "INTEGER NOT NULL",

@@ -22,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cqrs_lab.app import open_shop
-from cqrs_lab.categories import Category
+from cqrs_lab.categories import TABLES, Category
 from cqrs_lab.database import Database, quote
 from cqrs_lab.errors import CqrsLabError, DeclarationError, NotAStore, StoreCorrupt, StoreError, StoreFormatError
-from cqrs_lab.log import FORMAT, TABLES, Log
-from cqrs_lab.read.models import ReadModel, written_out
+from cqrs_lab.ivm.read_model import ReadModel, written_out
+from cqrs_lab.log import FORMAT, Log
 from cqrs_lab.subscriptions import DeadLetters
 
 FIRST_NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "00_start_here.ipynb"

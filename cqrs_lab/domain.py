@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.messages import Query
-from cqrs_lab.read.models import ReadModel
 from cqrs_lab.read.projections import Projection
 from cqrs_lab.read.query_bus import QueryMiddleware
 from cqrs_lab.write.decider import Decider, Service

@@ -36,7 +36,6 @@ from cqrs_lab.rows import Rows
 FORMAT = 2
 APPEND = "append"  # the lock under which the log grows
 
-TABLES = ("store", "categories", "streams", "commands", "servings", "snapshots", "dead_letters")
 
 _DEAD_LETTERS = """CREATE TABLE IF NOT EXISTS dead_letters (model VARCHAR, position BIGINT, type VARCHAR NOT NULL,
     error VARCHAR NOT NULL, attempts INTEGER NOT NULL, "at" TIMESTAMP NOT NULL, PRIMARY KEY (model, position))"""
@@ -318,7 +317,7 @@ class Log:
         Raises:
             UnknownEventType: the table holds a version that the domain does not know.
         """
-        category = next((c for c in self.categories.values() if c.table == table.lower()), None)
+        category = next((c for c in self.categories.values() if c.table.lower() == table.lower()), None)
         if category is None:
             return None
         versions = self.heads.versions.get(category.name, set())
@@ -336,7 +335,7 @@ class Log:
         None for the table as it is. The versions that it happens to hold do not count: rows made before an older one
         came are still true.
         """
-        category = next((c for c in self.categories.values() if c.table == table.lower()), None)
+        category = next((c for c in self.categories.values() if c.table.lower() == table.lower()), None)
         if category is None:
             return None
         upcasts = {name: event.upcasts for name, event in category.types.items() if event.upcasts}

@@ -90,13 +90,13 @@ class DeadLetters:
         """Read what the tables say; called at open and after a transaction that did not end well."""
         letters: dict[str, list[int]] = {}
         for name, position in self._letters("model, position"):
-            letters.setdefault(name, []).append(position)
+            letters.setdefault(name.lower(), []).append(position)
         told = self._run("SELECT name FROM store WHERE starts_with(name, 'dead letters ')")
-        self._KNOWN[self._log.database] = letters, {name.removeprefix("dead letters ") for (name,) in told}
+        self._KNOWN[self._log.database] = letters, {name.removeprefix("dead letters ").lower() for (name,) in told}
 
     def of(self, name: str) -> list[int]:
         """Return the positions that were set aside, in order."""
-        return self._KNOWN[self._log.database][0].get(name, [])
+        return self._KNOWN[self._log.database][0].get(name.lower(), [])
 
     def without(self, name: str) -> str:
         """Return the condition, to go on after a WHERE, that leaves out what it has set aside."""
@@ -110,7 +110,7 @@ class DeadLetters:
 
     def is_told(self, name: str) -> bool:
         """Return whether it sets events aside, and does not stop before them."""
-        return name in self._KNOWN[self._log.database][1]
+        return name.lower() in self._KNOWN[self._log.database][1]
 
     def attempts(self, name: str, given: int | None) -> int:
         """Return how often what fails is tried by hand: as given, else often only when it is then set aside."""
@@ -126,7 +126,7 @@ class DeadLetters:
             raise NotServed(f"on_error is {' or '.join(map(repr, get_args(OnError)))}, not {on_error!r}")
         if (on_error == "stop") == self.is_told(name):
             with self._log.database.transaction():
-                self._run("DELETE FROM store WHERE name = ?", [f"dead letters {name}"])
+                self._run("DELETE FROM store WHERE lower(name) = ?", [f"dead letters {name.lower()}"])
                 if on_error != "stop":
                     self._run("INSERT INTO store VALUES (?, ?)", [f"dead letters {name}", on_error])
             self.load()
@@ -134,18 +134,22 @@ class DeadLetters:
     def put(self, name: str, position: int, error: BaseException, attempts: int) -> None:
         """Set an event aside, in the open transaction; one that is set aside already has failed again."""
         cause = error.__cause__ or error
-        before = self._run("SELECT attempts FROM dead_letters WHERE model = ? AND position = ?", [name, position])
+        before = self._run(
+            "SELECT attempts FROM dead_letters WHERE lower(model) = ? AND position = ?", [name.lower(), position]
+        )
         kind = self._log.events(after=position - 1, positions=[position]).dicts()[0]["type"]
         said = f"{type(cause).__name__}: {cause}"[:500]
         attempts += before[0][0] if before else 0
         now = naive(datetime.now(UTC))
         row = [name, position, kind, said, attempts, now]
+        other = "DELETE FROM dead_letters WHERE lower(model) = ? AND position = ? AND model <> ?"
+        self._run(other, [name.lower(), position, name])
         self._run("INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?, ?, ?, ?)", row)
         self.load()
 
     def drop(self, name: str, position: int) -> None:
         """Take an event back, in the open transaction."""
-        self._run("DELETE FROM dead_letters WHERE model = ? AND position = ?", [name, position])
+        self._run("DELETE FROM dead_letters WHERE lower(model) = ? AND position = ?", [name.lower(), position])
         self.load()
 
     def rows(self) -> Rows:

@@ -25,9 +25,10 @@ from uuid import UUID
 from cqrs_lab.app import Lab
 from cqrs_lab.domain import Domain
 from cqrs_lab.errors import ConcurrencyError, DeclarationError, RuleViolated
+from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.messages import Command, Event, Id, Money, Recorded, Value, utc
-from cqrs_lab.read.models import ReadModel, Source
 from cqrs_lab.read.moving import WAYS
+from cqrs_lab.sql.places import Place
 from cqrs_lab.write.decider import Decider
 from cqrs_lab.write.event_store import Context
 
@@ -180,7 +181,7 @@ def _neighbours(deciders: Sequence[Decider], models: Iterable[ReadModel]) -> Ite
                     yield value
 
 
-def _sources(model: ReadModel) -> Iterator[Source]:
+def _sources(model: ReadModel) -> Iterator[Place]:
     yield from model.sources()
     for layer in model.over:
         yield from _sources(layer)

@@ -15,14 +15,13 @@ from uuid import UUID
 import pyarrow as pa
 
 from cqrs_lab.database import literal, quote
+from cqrs_lab.ivm.merge import Merge
+from cqrs_lab.ivm.plan import Recompute
+from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.log import Log
 from cqrs_lab.read.differences import columns_of
-from cqrs_lab.read.fused import Fused
-from cqrs_lab.read.merge import Merge
-from cqrs_lab.read.models import ReadModel
 from cqrs_lab.read.servings import Servings
 from cqrs_lab.read.time_travel import Past
-from cqrs_lab.read.touched import Touched
 from cqrs_lab.rows import Rows
 
 _SCHEMA = pa.schema(
@@ -123,45 +122,55 @@ def _said(value: Any) -> str:
 
 
 def _touched(servings: Servings, model: ReadModel, position: int) -> list[tuple[Any, ...]]:
-    """The keys whose rows an event may have changed."""
-    keys, way = ", ".join(map(quote, model.keys)), servings.way(model)
+    """The keys whose rows an event may have changed, by the SQL that moves them."""
+    keys, plan = ", ".join(map(quote, model.keys)), servings.plan(model)
     before, after = (partial(_source, servings, to=to) for to in (position - 1, position))
-    if isinstance(way, Merge):  # the event's own fold has them
-        select = model.expanded(servings.models, servings.window(position - 1, position))
-    elif isinstance(way, (Touched, Fused)):
-        uses = way.touched if isinstance(way, Fused) else way
-        reached = []
-        for number, use in enumerate(uses.uses):
-            changed = _changed_rows(servings, use.name, position)
-            reached += [uses.keys_of(number, changed, read) for read in (before, after)] if changed else []
-        select = " UNION ".join(reached) or f"SELECT {keys} FROM ({after(model.name)}) LIMIT 0"
-    else:
-        new, old = after(model.name), before(model.name)
+    if isinstance(plan, Recompute):
+        new, old = after(model.name.lower()), before(model.name.lower())
         select = f"(({new}\n) EXCEPT ALL ({old}\n)) UNION ALL (({old}\n) EXCEPT ALL ({new}\n))"
-    there = " AND ".join(f"{quote(key)} IS NOT NULL" for key in model.keys)
-    return servings.log.database.execute(f"SELECT DISTINCT {keys} FROM ({select}\n) WHERE {there} ORDER BY {keys}")
+        return servings.log.database.execute(f"SELECT DISTINCT {keys} FROM ({select}\n) ORDER BY {keys}")
+    found_by, reached = ", ".join(map(quote, plan.found_by)), []
+    if isinstance(plan, Merge):
+        new = plan.reached(lambda use: servings.window(position - 1, position)(use.name), lambda _: "", None)
+        reached.append(f"SELECT {found_by} FROM ({new}\n)")
+    for use in plan.uses:
+        changed = _changed_rows(servings, use.name, position)
+        if changed:
+            reached.append(plan.keys_of(use, changed, lambda use: after(use.name)))
+    if not reached:
+        return []
+    select = " UNION ".join(f"({one}\n)" for one in reached)
+    if len(plan.found_by) < len(model.keys):  # the rows of part of a key
+        alike = " AND ".join(f"_a.{quote(name)} IS NOT DISTINCT FROM _r.{quote(name)}" for name in plan.found_by)
+        rows = " UNION ".join(f"SELECT {keys} FROM ({read(model.name.lower())}\n)" for read in (before, after))
+        select = f"SELECT {keys} FROM ({rows}) AS _a WHERE EXISTS (SELECT 1 FROM ({select}\n) AS _r WHERE {alike})"
+    return servings.log.database.execute(f"SELECT DISTINCT {keys} FROM ({select}\n) ORDER BY {keys}")
 
 
 def _source(servings: Servings, name: str, *, to: int) -> str:
     """The SELECT of the rows that a source had at a position."""
     window = servings.window(0, to)
-    return window(name) if servings.is_events(name) else servings.models[name].expanded(servings.models, window)
+    layer = servings.models.get(name)
+    return window(name) if layer is None else layer.expanded(servings.models, window)
 
 
 def _changed_rows(servings: Servings, name: str, position: int) -> str | None:
     """The SELECT of the rows of a source that an event changed, as they were and as they are; None without any."""
-    if servings.is_events(name):
+    layer = servings.models.get(name)
+    if layer is None:
         return servings.window(position - 1, position)(name)
-    layer = servings.models[name]
     touched = _touched(servings, layer, position)
     if not touched:
         return None
     # Values and not a SELECT of them: these DuckDB looks up, where it would fold all of the log for the other.
-    kinds = columns_of(servings.log.database, _source(servings, name, to=position))
-    row = [
-        "(" + ", ".join(f"CAST({literal(str(v))} AS {kinds[k]})" for k, v in zip(layer.keys, key, strict=True)) + ")"
-        for key in touched
-    ]
-    where = f"({', '.join(map(quote, layer.keys))}) IN ({', '.join(row)})"
+    kinds = {k.lower(): v for k, v in columns_of(servings.log.database, _source(servings, name, to=position)).items()}
+    rows = []
+    for key in touched:
+        cells = [
+            f"{quote(k)} IS NULL" if v is None else f"{quote(k)} = CAST({literal(str(v))} AS {kinds[k.lower()]})"
+            for k, v in zip(layer.keys, key, strict=True)
+        ]
+        rows.append(f"({' AND '.join(cells)})")
+    where = " OR ".join(rows)
     sides = [f"SELECT * FROM ({_source(servings, name, to=to)}\n) WHERE {where}" for to in (position - 1, position)]
     return " UNION ALL BY NAME ".join(sides)

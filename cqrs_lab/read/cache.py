@@ -72,7 +72,7 @@ class Cache:
         key = (query, repr(query))  # 1 == True: equal queries may still ask for different things
         if served.as_ == "view" or served.state != "ok" or not _has_hash(query):
             return query.answer(served), False
-        place = (served.model.name, served.as_)
+        place = (served.model.id, served.as_)
         with self.caches.lock:
             kept = self.entries.setdefault(place, TTLCache(_MOST, self._seconds, time.monotonic)).get(key)
             seen = self.caches.seen(place)

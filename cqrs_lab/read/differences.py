@@ -54,13 +54,18 @@ def differences(
         else:
             here, there = (f"{side}._row.{quote(name)}" for side in "ab")
             differ.append(f"CASE WHEN {here} IS DISTINCT FROM {there} THEN {text} END")
+    # The key keeps its names; what is added here gives way.
+    own = {key.lower() for key in keys}
+    change, names, old, new = (f"diff_{n}" if n in own else n for n in ("change", "columns", "before", "after"))
+    order = ", ".join(map(quote, keys))
     return database.arrow(
-        f"""WITH pairs AS (
+        f"""WITH _pairs AS (
                 SELECT CASE WHEN a._row IS NULL THEN 'added' WHEN b._row IS NULL THEN 'removed' ELSE 'changed' END
-                       AS change, {whole}, list_filter([{", ".join(differ)}], lambda x: x IS NOT NULL) AS "columns",
-                       a._row AS "before", b._row AS "after"
+                       AS _change, {whole}, list_filter([{", ".join(differ)}], lambda x: x IS NOT NULL) AS _columns,
+                       a._row AS _before, b._row AS _after
                 FROM {sides[0]} AS a FULL JOIN {sides[1]} AS b ON {same})
-            SELECT change, {", ".join(map(quote, keys))},
-                   CASE WHEN change = 'changed' THEN "columns" ELSE [] END AS "columns", "before", "after"
-            FROM pairs WHERE change <> 'changed' OR len("columns") > 0 ORDER BY {", ".join(map(quote, keys))}, change"""
+            SELECT _change AS {change}, {order},
+                   CASE WHEN _change = 'changed' THEN _columns ELSE [] END AS {names},
+                   _before AS {old}, _after AS {new}
+            FROM _pairs WHERE _change <> 'changed' OR len(_columns) > 0 ORDER BY {order}, _change"""
     )

@@ -1,15 +1,14 @@
-"""Explaining: how a serving works, why this way, and the SQL it runs, for people to read."""
+"""What explain() says: how a serving works, why this way, and the SQL it runs, for people to read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cqrs_lab.database import quote
-from cqrs_lab.read.fused import Fused
-from cqrs_lab.read.merge import Merge
-from cqrs_lab.read.models import ReadModel
-from cqrs_lab.read.touched import Touched
+from cqrs_lab.ivm.plan import AnyPlan, Recompute
+from cqrs_lab.ivm.read_model import ReadModel
+from cqrs_lab.ivm.shape import Use
 
 
 @dataclass(frozen=True)
@@ -39,54 +38,45 @@ class Explanation:
 def explain(
     model: ReadModel,
     served_as: str,
-    moves: Merge | Fused | Touched | str,
-    expanded: Callable[[ReadModel, str], str],
+    plan: AnyPlan,
+    text: str,
     table: str,
     by_key: str,
 ) -> Explanation:
-    """Return how a serving works.
+    """Return how a serving works, with the SQL that it runs.
 
     Args:
-        moves: how a projection of it moves; a text is the reason why all of it is made anew.
-        expanded: (read model, condition on the events, empty for all) -> its text with layers and sources written out.
+        plan: how a projection of it moves.
+        text: its SELECT, with layers and sources written out.
         table: the serving's table, quoted.
         by_key: the SELECT of one row.
     """
-    text = expanded(model, "")
     if served_as == "view":
         way, reason, sql = "view", "a view runs the SELECT at every read", {"the view": text}
     elif served_as == "materialized":
         way, reason = "refresh", "a materialized table is built whole at every refresh"
         sql = {"refresh": f"CREATE TABLE {table} AS\n{text}"}
     else:
-        stored = moves.stored() if isinstance(moves, Merge) else model
-        keys = ", ".join(map(quote, model.keys))
-        build = f"CREATE TABLE {table} AS\n{expanded(stored, '')};"
-        sql = {"rebuild": f"{build}\nALTER TABLE {table} ADD PRIMARY KEY ({keys})"}
-        if isinstance(moves, Merge):
-            way, reason = "merge", "every column is made of aggregates whose halves combine"
-            fold = expanded(stored, "«new events»")
-            sql["each batch"] = f"INSERT OR REPLACE INTO {table}\n{moves.rows(table, fold)}"
-        elif isinstance(moves, Fused):
-            base = moves.base.model.name
-            way, reason = "merge", f"its rows are those of {base}, whose aggregates they keep, with more looked up"
-            fold = expanded(moves.base.stored(), "«new events»")
-            sql[f"each batch, rows of {base}"] = moves.moved(table, fold)
-            sql["each batch"] = f"INSERT OR REPLACE INTO {table}\n{moves.looked_up(quote('these rows'), _all)}"
-            for number, use in enumerate(moves.uses):
-                changed = f"SELECT * FROM {quote(f'changed rows of {use.name}')}"
-                sql[f"keys that {use.name} reaches"] = moves.keys_of(number, changed, _all)
-        elif isinstance(moves, Touched):
-            way, reason = "touched keys", moves.reason
-            for number, use in enumerate(moves.uses):
-                changed = f"SELECT * FROM {quote(f'changed rows of {use.name}')}"
-                sql[f"keys that {use.name} reaches"] = moves.keys_of(number, changed, _all)
-            sql["rows of these keys"] = moves.rows_of(quote("these keys"), _all)
-        else:
-            way, reason = "recompute all", moves
+        way, reason = plan.way, plan.reason
+        rows = text if isinstance(plan, Recompute) else plan.rows(_all)
+        key = ", ".join(map(quote, model.keys))
+        sql = {"rebuild": f"CREATE TABLE {table} AS\n{rows};\nALTER TABLE {table} ADD UNIQUE ({key})"}
+        if isinstance(plan, Recompute):
             sql["each batch"] = sql["rebuild"]
+        else:
+            for use in plan.uses:
+                if use.name in plan.layers:
+                    changed = f"SELECT * FROM {quote(f'changed rows of {use.name}')}"
+                    sql[f"keys that {use.alias} reaches"] = plan.keys_of(use, changed, _all)
+            noted = quote("noted keys") if plan.layers else None
+            sql["reached"] = plan.reached(_new, _all, noted)
+            sql["each batch"] = plan.after(quote("rows before"), quote("reached"), _all, nulls=False)
     return Explanation(model.name, served_as, way, reason, {**sql, "a read by key": by_key})
 
 
-def _all(source: str) -> str:
-    return f"SELECT * FROM {quote(source)}"
+def _all(use: Use) -> str:
+    return f"SELECT * FROM {quote(use.name)}"
+
+
+def _new(use: Use) -> str:
+    return f"SELECT * FROM {quote(f'new {use.name}')}"

@@ -15,12 +15,14 @@ from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
 from cqrs_lab.database import literal, quote
-from cqrs_lab.read.merge import COMBINE, CannotMerge, Merge
-from cqrs_lab.read.models import Derived, ReadModel
+from cqrs_lab.ivm.fold import Fold, fold_of
+from cqrs_lab.ivm.merge import Merge
+from cqrs_lab.ivm.plan import is_events
+from cqrs_lab.ivm.read_model import ReadModel
+from cqrs_lab.ivm.shape import CannotPlan, Shape, Use
 from cqrs_lab.read.serving import as_stored
-from cqrs_lab.read.touched import CannotTouch, Touched, Use, equalities, owner_of, touched_of
 from cqrs_lab.rows import Rows
-from cqrs_lab.syntax import Node, nodes, syntax_text, syntax_tree
+from cqrs_lab.sql.parse import Node, text_of
 
 if TYPE_CHECKING:
     from cqrs_lab.read.servings import Servings
@@ -28,18 +30,6 @@ if TYPE_CHECKING:
 EVER = 2**63 - 1
 """Where a row ends that has not ended yet."""
 
-# How an aggregate over all events so far follows from those over each, by how those of two halves combine.
-RUNNING = {
-    COMBINE["sum"]: "sum({x})",
-    COMBINE["min"]: "min({x})",
-    COMBINE["max"]: "max({x})",
-    COMBINE["bool_and"]: "bool_and({x})",
-    COMBINE["bool_or"]: "bool_or({x})",
-    COMBINE["bit_and"]: "bit_and({x})",
-    COMBINE["bit_or"]: "bit_or({x})",
-    COMBINE["arg_max"]: "last_value({x} IGNORE NULLS)",
-    COMBINE["arg_min"]: "first_value({x} IGNORE NULLS)",
-}
 _AT_ONCE = 32  # positions asked about in one statement
 _MOST = 5_000  # values that a source is narrowed to; above, all of it is looked at
 
@@ -57,65 +47,32 @@ def history(side: Servings, model: ReadModel | str, key: Sequence[Any]) -> Rows:
     try:
         rows = versions.of(found, values)
         tables = [category.table for category in side.log.categories.values()]
-        events = " UNION ALL ".join(f"SELECT position, type, occurred_at, recorded_at FROM {quote(t)}" for t in tables)
+        envelope = ("position", "type", "occurred_at", "recorded_at")
+        own = {column.lower() for column in columns}
+        # The row's columns keep their names; what the history adds gives way.
+        shown = {name: f"event_{name}" if name in own else name for name in (*envelope, "changed")}
+        stamps = ", ".join(f"{name} AS _{name}" for name in envelope)
+        events = " UNION ALL ".join(f"SELECT {stamps} FROM {quote(table)}" for table in tables)
         names = ", ".join(map(quote, columns))
         cases = ", ".join(
             f"CASE WHEN {quote(c)} IS DISTINCT FROM lag({quote(c)}) OVER _w THEN {literal(c)} END" for c in columns
         )
         table = side.log.database.arrow(
             f"""WITH _steps AS (
-                SELECT _from AS _at, {names} FROM {rows} UNION ALL BY NAME
+                SELECT _from AS _at, true AS _there, {names} FROM {rows} UNION ALL BY NAME
                 SELECT _to AS _at FROM {rows} WHERE _to < {EVER} AND _to NOT IN (SELECT _from FROM {rows})),
             _changes AS (
-                SELECT _at, {names}, list_filter([{cases}], lambda x: x IS NOT NULL) AS changed
+                SELECT _at, {names}, list_filter([{cases}], lambda x: x IS NOT NULL) AS _changed,
+                       _there IS DISTINCT FROM lag(_there) OVER _w AS _came
                 FROM _steps WINDOW _w AS (ORDER BY _at))
-            SELECT _events.*, {", ".join(f"_changes.{quote(c)}" for c in columns)}, changed
-            FROM _changes JOIN ({events}) AS _events ON position = _at WHERE len(changed) > 0 ORDER BY position"""
+            SELECT {", ".join(f"_{name} AS {shown[name]}" for name in envelope)},
+                   {names}, _changed AS {shown["changed"]}
+            FROM _changes JOIN ({events}) AS _events ON _position = _at WHERE _came OR len(_changed) > 0
+            ORDER BY _position"""
         )
     finally:
         versions.close()
     return Rows.of(side.log, table)
-
-
-def by_event(merge: Merge) -> ReadModel:
-    """Return the rows of a merging read model, states included, as each event alone folds to them.
-
-    They say in `_at` which position it has.
-
-    Raises:
-        CannotMerge: its text could not be grouped by position.
-    """
-    source = merge.model.tree["from_table"]
-    while source["type"] == "JOIN":
-        source = source["left"]
-    at = f"{quote(source['alias'] or source['table_name'])}.position"
-    whole = merge.stored().sql
-    end = merge.hidden_at + len(whole) - len(merge.model.sql)  # behind the last state
-    tree = syntax_tree(whole)
-    more = f"\n, {at}" if tree["group_expressions"] else ""  # GROUP BY ALL takes it by itself
-    sql = f"{whole[:end]}, {at} AS _at{whole[end:]}{more}"
-    made = syntax_tree(sql)
-    if len(made["select_list"]) != len(tree["select_list"]) + 1 or bool(more) + len(tree["group_expressions"]) != len(
-        made["group_expressions"]
-    ):
-        raise CannotMerge("its text could not be grouped by position")
-    return Derived(merge.model.name, merge.model.key, sql)
-
-
-def running(merge: Merge, folds: str, kinds: dict[str, str]) -> str:
-    """Return the SELECT of the rows, states included, after each of the events that `folds` gives, with its `_at`.
-
-    Args:
-        kinds: column -> its type.
-    """
-    keys = ", ".join(map(quote, merge.model.keys))
-    states = "".join(
-        f", CAST({RUNNING[state.combine].format(x=quote(state.column))} OVER _w AS {kinds[state.column]})"
-        f" AS {quote(state.column)}"
-        for state in merge.states
-    )
-    window = f"WINDOW _w AS (PARTITION BY {keys} ORDER BY _at ROWS UNBOUNDED PRECEDING)"
-    return merge.finished(f"SELECT {keys}{states}, _at FROM ({folds}) {window}", ", _at")
 
 
 class _Versions:
@@ -133,15 +90,16 @@ class _Versions:
 
     def of(self, model: ReadModel, known: Known) -> str:
         """Return a table of all versions of the rows that have one of the known values in each of these columns."""
-        way = self._side.way(model)
-        if isinstance(way, Merge):
-            with suppress(CannotMerge):
-                return self._merged(way, known)
+        plan = self._side.plan(model)
+        if isinstance(plan, Merge) and plan.looked_up is None:
+            return self._folded(plan.fold, known, combines=True)
         try:
-            touched = touched_of(model, self._side._columns_of, "")
-        except CannotTouch:
+            shape = Shape(model, self._side._columns_of)
+            with suppress(CannotPlan):
+                return self._folded(fold_of(shape, combines_too=False), known, combines=False)
+            return self._joined(shape, known)
+        except CannotPlan:
             return self._asked(model, known, self._positions(model), lambda p: self._past(model, p))
-        return self._joined(touched, known)
 
     def _keep(self, select: str, params: Sequence[Any] = ()) -> str:
         table = f"temp._versions_{next(self._number)}"
@@ -149,70 +107,68 @@ class _Versions:
         self._tables.append(table)
         return table
 
-    def _merged(self, merge: Merge, known: Known) -> str:
-        model = merge.model
-        folds = by_event(merge).expanded(self._side.models, self._window)
-        kinds = self._side.log.database.columns(folds)
+    def _folded(self, fold: Fold, known: Known, *, combines: bool) -> str:
+        """Versions of rows that are a fold of events: running aggregates."""
+        model = fold.model
         keys = {key.lower() for key in model.keys}
-        # In each event's own fold the key is known, all else only in the rows.
+        # In each event the key is known, all else only in the rows.
         inside, params = _among({c: v for c, v in known.items() if c.lower() in keys})
-        rows = running(merge, f"SELECT * FROM ({folds}\n) WHERE {inside}", kinds)
-        columns = ", ".join(map(quote, merge.columns))
+        if combines:
+            folds = fold.by_event(self._window(fold.use.name))
+            kinds = self._side.log.database.columns(folds)
+            rows = fold.running(f"SELECT * FROM ({folds}\n) WHERE {inside}", kinds)
+        else:
+            rows = f"SELECT * FROM ({fold.windowed(self._window(fold.use.name))}\n) WHERE {inside}"
+        columns = ", ".join(map(quote, fold.columns))
         by_key = f"(PARTITION BY {', '.join(map(quote, model.keys))} ORDER BY _at)"
         changes = f"SELECT * FROM ({rows}) QUALIFY row({columns}) IS DISTINCT FROM lag(row({columns})) OVER {by_key}"
         whole = f"SELECT {columns}, _at AS _from, coalesce(lead(_at) OVER {by_key}, {EVER}) AS _to FROM ({changes})"
         outside, more = _among({c: v for c, v in known.items() if c.lower() not in keys}, len(params))
         return self._keep(f"SELECT * FROM ({whole}) WHERE {outside}", [*params, *more])
 
-    def _joined(self, touched: Touched, known: Known) -> str:
-        """Versions of rows that are made of others: asked anew whenever one of these others changes."""
-        given: defaultdict[Use, list[tuple[Node, list[Any]]]] = defaultdict(list)
-        for key, expression in touched.keys.items():
-            owners = {owner_of(n, touched.uses) for n in nodes(expression) if n.get("class") == "COLUMN_REF"}
-            values = next((v for name, v in known.items() if name.lower() == key.lower()), None)
-            if len(owners) == 1 and (owner := owners.pop()) and values is not None:
-                given[owner].append((expression, values))
-        made: dict[Use, str] = {}
-        tree = touched.model.tree
-        edges = list(_edges(tree["from_table"], touched.uses))
-        edges += _equal(tree["where_clause"], touched.uses)
-        while len(made) < len(touched.uses):
-            left = [use for use in touched.uses if use not in made]
-            use = next((use for use in left if given[use]), left[0])
-            made[use] = self._narrowed(use, given[use])
-            for (one, column), (other, to) in edges:
-                if one == use and other not in made:
-                    values = self._run(f"SELECT DISTINCT {quote(column)} FROM {made[use]} LIMIT {_MOST + 1}")
+    def _joined(self, shape: Shape, known: Known) -> str:
+        """Versions of rows that are made of others: asked again at every change of one of them."""
+        given: defaultdict[int, list[tuple[Node, list[Any]]]] = defaultdict(list)
+        for part in shape.parts():
+            values = next((v for name, v in known.items() if name.lower() == part.name.lower()), None)
+            if part.use is not None and not part.unnests and values is not None:
+                given[part.use].append((part.expression, values))
+        made: dict[int, str] = {}
+        while len(made) < len(shape.uses):
+            left = [use for use in shape.uses if use.number not in made]
+            use = next((use for use in left if given[use.number]), left[0])
+            made[use.number] = self._narrowed(use, given[use.number])
+            for column, other, node in _narrowing(shape, use):
+                if other.number not in made:
+                    values = self._run(f"SELECT DISTINCT {quote(column)} FROM {made[use.number]} LIMIT {_MOST + 1}")
                     if len(values) <= _MOST:
-                        node = syntax_tree(f"SELECT {quote(to)}")["select_list"][0]
-                        given[other].append((node, [value for (value,) in values]))
+                        given[other.number].append((node, [value for (value,) in values if value is not None]))
         moments = " UNION ".join(f"SELECT _from AS p FROM {t} UNION SELECT _to FROM {t}" for t in made.values())
         positions = [p for (p,) in self._run(f"SELECT p FROM ({moments}) WHERE p <= {self._head} ORDER BY p")]
 
         def at(position: int) -> str:
-            tables = iter([made[use] for use in reversed(touched.uses)])  # as the text is replaced
             there = f"_from <= {position} AND _to > {position}"
-            return touched.model.bound(lambda _: f"SELECT * EXCLUDE (_from, _to) FROM {next(tables)} WHERE {there}")
+            return shape.model.bound(
+                lambda place: f"SELECT * EXCLUDE (_from, _to) FROM {made[place.number]} WHERE {there}"
+            )
 
-        return self._asked(touched.model, known, positions, at)
+        return self._asked(shape.model, known, positions, at)
 
     def _narrowed(self, use: Use, given: list[tuple[Node, list[Any]]]) -> str:
         """Versions of the rows of one source for which expressions have one of the values."""
-        alias = quote(use.alias)
-        if self._side.is_events(use.name):
+        if is_events(use):
             rows = f"SELECT *, position AS _from, {EVER} AS _to FROM ({self._window(use.name)}\n)"
         else:
-            known = {name: values for node, values in given if (name := _column(node, use))}
+            known = {n["column_names"][1]: v for n, v in given if len(n.get("column_names", ())) == 2}
             rows = f"SELECT * FROM {self.of(self._side.models[use.name], known)}"
         conditions: list[str] = []
         params: list[Any] = []
         for node, values in given:
-            alone = syntax_tree("SELECT 1") | {"select_list": [node | {"alias": ""}]}
-            text = syntax_text(alone).removeprefix("SELECT ")
-            marks = ", ".join(f"${len(params) + n}" for n in range(1, len(values) + 1))
-            conditions.append(f"{text} IN ({marks})" if values else "false")
-            params += values
-        return self._keep(f"SELECT * FROM ({rows}) AS {alias} WHERE {' AND '.join(conditions) or 'true'}", params)
+            condition, more = _is_one_of(text_of(node), values, len(params))
+            conditions.append(condition)
+            params += more
+        where = " AND ".join(conditions) or "true"
+        return self._keep(f"SELECT * FROM ({rows}) AS {quote(use.alias)} WHERE {where}", params)
 
     def _asked(self, model: ReadModel, known: Known, positions: Iterable[int], at: Any) -> str:
         """Versions of rows, asked at every position at which they can change."""
@@ -239,53 +195,37 @@ class _Versions:
     def _positions(self, model: ReadModel) -> list[int]:
         """All positions at which something was appended that a read model reads."""
         models = [self._side.models[name.lower()] for name in self._side.below(model)]
-        tables = {s.name.lower() for m in models for s in m.sources() if self._side.is_events(s.name.lower())}
+        tables = {s.name.lower() for m in models for s in m.sources() if s.name.lower().endswith("_events")}
         each = " UNION ".join(f"SELECT position FROM {quote(t)} WHERE position <= {self._head}" for t in sorted(tables))
         return [p for (p,) in self._run(f"SELECT position FROM ({each}) ORDER BY position")]
 
 
-def _edges(source: Node, uses: Sequence[Use]) -> Iterator[tuple[tuple[Use, str], tuple[Use, str]]]:
-    """Yield columns of sources that are equal in every row: what the first has narrows the second."""
-    if source["type"] != "JOIN":
-        return
-    yield from _edges(source["left"], uses)
-    yield from _edges(source["right"], uses)
-    left, right = (_inside(source[side], uses) for side in ("left", "right"))
-    both = source["join_type"] == "INNER"  # a row goes on without its partner on the right of a LEFT JOIN
-    for one, other in _equal(source.get("condition"), uses):
-        if both or (one[0] in left and other[0] in right):
-            yield one, other
-    for column in source.get("using_columns") or ():
-        owners = [next((u for u in part if column.lower() in u.columns), None) for part in (left, right)]
-        if owners[0] and owners[1]:
-            yield (owners[0], column), (owners[1], column)
-            if both and not owners[0].is_optional:
-                yield (owners[1], column), (owners[0], column)
+def _narrowing(shape: Shape, use: Use) -> Iterator[tuple[str, Use, Node]]:
+    """Yield columns of a place, each with another place that needs only rows where an expression has one of its values.
+
+    These are the equalities of joins; a row on the left of a LEFT JOIN goes on without its partner, so nothing on the
+    right narrows it.
+    """
+    for condition in shape.conditions:
+        if not condition.is_equality or use.number not in condition.uses or len(condition.uses) != 2:
+            continue
+        other = shape.use(next(number for number in condition.uses if number != use.number))
+        if condition.left is not None and condition.left not in other.optional:
+            continue
+        sides = [condition.expression["left"], condition.expression["right"]]
+        one, two = sides if sides[0]["column_names"][0] == use.alias else reversed(sides)
+        is_plain = all(len(side["column_names"]) == 2 for side in sides)
+        if is_plain and one["column_names"][0] == use.alias and two["column_names"][0] == other.alias:
+            yield one["column_names"][1], other, two
 
 
-def _inside(source: Node, uses: Sequence[Use]) -> list[Use]:
-    names = {(n["alias"] or n["table_name"]).lower() for n in nodes(source) if n.get("type") == "BASE_TABLE"}
-    return [use for use in uses if use.alias.lower() in names]
-
-
-def _equal(condition: Node | None, uses: Sequence[Use]) -> Iterator[tuple[tuple[Use, str], tuple[Use, str]]]:
-    """Yield columns of two sources that a condition says are equal."""
-    for equal in equalities(condition):
-        sides = [equal["left"], equal["right"]]
-        if all(side["class"] == "COLUMN_REF" for side in sides):
-            one, other = ((use, _column(side, use)) for side in sides for use in [owner_of(side, uses)])
-            if one[0] and one[1] and other[0] and other[1] and one[0] != other[0]:
-                yield (one[0], one[1]), (other[0], other[1])
-                yield (other[0], other[1]), (one[0], one[1])
-
-
-def _column(node: Node, use: Use | None) -> str | None:
-    """The column of a source that an expression is, None when it is more, such as a part of one."""
-    if use is None or node["class"] != "COLUMN_REF":
-        return None
-    *path, name = node["column_names"]
-    is_whole = [part.lower() for part in path] in ([], [use.alias.lower()])
-    return str(name) if is_whole and name.lower() in use.columns else None
+def _is_one_of(text: str, values: list[Any], after: int) -> tuple[str, list[Any]]:
+    """The condition that an expression has one of some values, NULL among them, and the values."""
+    there = [value for value in values if value is not None]
+    marks = ", ".join(f"${after + n}" for n in range(1, len(there) + 1))
+    parts = [f"({text}) IN ({marks})"] if there else []
+    parts += [f"({text}) IS NULL"] if len(there) < len(values) else []
+    return f"({' OR '.join(parts)})" if parts else "false", there
 
 
 def _among(known: Known, after: int = 0) -> tuple[str, list[Any]]:
@@ -293,7 +233,7 @@ def _among(known: Known, after: int = 0) -> tuple[str, list[Any]]:
     parts: list[str] = []
     params: list[Any] = []
     for column, values in known.items():
-        marks = ", ".join(f"${after + len(params) + n}" for n in range(1, len(values) + 1))
-        parts.append(f"{quote(column)} IN ({marks})" if values else "false")
-        params += values
+        condition, there = _is_one_of(quote(column), values, after + len(params))
+        parts.append(condition)
+        params += there
     return " AND ".join(parts) or "true", params

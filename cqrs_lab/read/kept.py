@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from cqrs_lab.database import quote
 from cqrs_lab.errors import NotServed, QueryFailed
-from cqrs_lab.read.history import EVER, by_event, running
-from cqrs_lab.read.merge import CannotMerge, Merge
-from cqrs_lab.read.models import ReadModel
+from cqrs_lab.ivm.merge import Merge, merge_of
+from cqrs_lab.ivm.plan import AnyPlan
+from cqrs_lab.ivm.read_model import ReadModel
+from cqrs_lab.read.history import EVER
 from cqrs_lab.read.moving import SERVINGS
 
 if TYPE_CHECKING:
@@ -36,11 +37,11 @@ class Kept:
     """
 
     def __init__(self, side: Servings, merge: Merge) -> None:
-        self.model = merge.model
-        self._side, self._merge, self._run = side, merge, side.log.database.execute
+        self.model, fold = merge.model, merge.fold
+        self._side, self._fold, self._run = side, fold, side.log.database.execute
         self._table = f"{quote(side.log.database.catalog)}.{_AS}.{quote(self.model.name)}"
         self._keys = ", ".join(map(quote, self.model.keys))
-        self._every = ", ".join(map(quote, [*merge.columns, *(state.column for state in merge.hidden)]))
+        self._every = ", ".join(map(quote, [*fold.columns, *fold.hidden]))
 
     @property
     def position(self) -> int:
@@ -63,7 +64,7 @@ class Kept:
 
     def build(self, head: int) -> None:
         """Make all versions anew beside those that there are, which whoever asks relies on, and swap them."""
-        folds = by_event(self._merge).expanded(self._side.models, self._side.window(0, 0))
+        folds = self._fold.finished(self._fold.by_event(self._events(0, 0)), ", _at")
         schema = f"{quote(self._side.log.database.catalog)}.{_AS}"
         beside = f"{schema}.{quote(f'_next_{self.model.name}')}"
         with self._side.log.database.transaction():
@@ -85,7 +86,7 @@ class Kept:
         database = self._side.log.database
         with nullcontext() if database.in_transaction else database.transaction():
             self._run(f"DROP TABLE IF EXISTS {self._table}")
-            self._run("DELETE FROM servings WHERE model = ? AND served_as = ?", [self.model.name, _AS])
+            self._run("DELETE FROM servings WHERE lower(model) = ? AND served_as = ?", [self.model.id, _AS])
         if not database.in_transaction:
             self._side.load_checkpoints()
 
@@ -94,19 +95,29 @@ class Kept:
         at = min(position, self.position)
         if not at or not self.is_fit:
             return None
-        columns = ", ".join(map(quote, self._merge.columns))
+        columns = ", ".join(map(quote, self._fold.columns))
         there = f"FROM {self._table} WHERE _from <= {at} AND _to > {at}"
         if at == position:
             return f"SELECT {columns} {there}"
-        fold = self._merge.stored().expanded(self._side.models, self._side.window(at, position))
-        base = f"SELECT {self._every} {there}"
+        base = f"SELECT {self._every}, 0 AS _row {there}"
         kinds = self._side.log.database.columns(f"SELECT * FROM {self._table}")
-        moved = ", ".join(f"CAST({quote(c)} AS {kinds[c]}) AS {quote(c)}" for c in self._merge.columns)
-        return (
-            f"{self._merge.combined(f'({base})', fold)}\n"
-            f"SELECT {moved} FROM ({self._merge.finished('FROM combined')})\n"
-            f"UNION ALL SELECT {columns} FROM ({base}) ANTI JOIN new USING ({self._keys})"
+        moved = ", ".join(f"CAST({quote(c)} AS {kinds[c]}) AS {quote(c)}" for c in self._fold.columns)
+        merge = merge_of(self._fold)
+        reached = merge.reached(lambda _: self._events(at, position), lambda _: "", None)
+        # NULL or not, a key is compared with all: these are two small relations.
+        after = merge.after("_there", "_reached", lambda _: "", nulls=True)
+        same = " AND ".join(
+            f"_there.{quote(key)} IS NOT DISTINCT FROM _reached.{quote(key)}" for key in self.model.keys
         )
+        return (
+            f"WITH _there AS ({base}), _reached AS ({reached})\n"
+            f"SELECT {moved} FROM ({after})\n"
+            f"UNION ALL SELECT {columns} FROM _there WHERE NOT EXISTS (SELECT 1 FROM _reached WHERE {same})"
+        )
+
+    def _events(self, start: int, end: int) -> str:
+        """The SELECT of the events between two positions."""
+        return self._side.window(start, end)(self._fold.use.name)
 
     @contextmanager
     def _moving_to(self, position: int) -> Iterator[None]:
@@ -115,27 +126,28 @@ class Kept:
             with self._side.log.database.transaction():
                 yield
                 checkpoint = self._side.write_checkpoint(self.model, _AS, "kept", position)
-            self._side.checkpoints[self.model.name, _AS] = checkpoint
+            self._side.checkpoints[self.model.id, _AS] = checkpoint
         except KeyboardInterrupt:
             self._side.load_checkpoints()  # it may have come just after the commit
             raise
 
     def _add(self, start: int, to: int, table: str) -> None:
         """Add the versions that begin between two positions, and end those before them."""
-        merge = self._merge
-        folds = by_event(merge).expanded(self._side.models, self._side.window(start, to))
+        fold = self._fold
+        folds = fold.by_event(self._events(start, to))
         kinds = self._side.log.database.columns(folds)
-        states = f"{self._keys}{''.join(f', {quote(state.column)}' for state in merge.states)}"
+        states = f"{self._keys}{''.join(f', {quote(state.column)}' for state in fold.states)}"
         self._run(f"CREATE OR REPLACE TEMP TABLE _folds AS SELECT {states}, _at FROM ({folds}\n)")
-        last = f"_to = {EVER} AND ({self._keys}) IN (SELECT ({self._keys}) FROM _folds)"
-        both = f"SELECT * FROM _folds UNION ALL SELECT {states}, _from FROM {table} WHERE {last}"
-        rows = running(merge, both, kinds)
+        alike = " AND ".join(f"_f.{quote(key)} IS NOT DISTINCT FROM _t.{quote(key)}" for key in self.model.keys)
+        last = f"_to = {EVER} AND EXISTS (SELECT 1 FROM _folds AS _f WHERE {alike})"
+        both = f"SELECT * FROM _folds UNION ALL SELECT {states}, _from FROM {table} AS _t WHERE {last}"
+        rows = fold.running(both, kinds)
         ends = f"coalesce(lead(_at) OVER (PARTITION BY {self._keys} ORDER BY _at), {EVER})"
         self._run(f"CREATE OR REPLACE TEMP TABLE _rows AS SELECT *, {ends} AS _to FROM ({rows})")
-        same = " AND ".join(f"old.{quote(key)} = _first.{quote(key)}" for key in self.model.keys)
+        same = " AND ".join(f"_t.{quote(key)} IS NOT DISTINCT FROM _first.{quote(key)}" for key in self.model.keys)
         self._run(
-            f"UPDATE {table} AS old SET _to = _first._at FROM (SELECT {self._keys}, min(_at) AS _at FROM _folds "
-            f"GROUP BY {self._keys}) AS _first WHERE old._to = {EVER} AND {same}"
+            f"UPDATE {table} AS _t SET _to = _first._at FROM (SELECT {self._keys}, min(_at) AS _at FROM _folds "
+            f"GROUP BY {self._keys}) AS _first WHERE _t._to = {EVER} AND {same}"
         )
         self._run(f"INSERT INTO {table} SELECT {self._every}, _at, _to FROM _rows WHERE _at > {start} ORDER BY _at")
         self._run("DROP TABLE _folds")
@@ -146,8 +158,12 @@ def kept(side: Servings, model: ReadModel) -> Kept | None:
     """Return the history that is kept of a read model, None when there is none."""
     if side.checkpoint(model, _AS) is None:
         return None
-    way = side.way(model)
-    return Kept(side, way) if isinstance(way, Merge) else None
+    return _kept_by(side, side.plan(model))
+
+
+def _kept_by(side: Servings, plan: AnyPlan) -> Kept | None:
+    """The history that a plan can keep: of rows that are a fold of events themselves."""
+    return Kept(side, plan) if isinstance(plan, Merge) and plan.looked_up is None else None
 
 
 def keep(side: Servings, model: ReadModel, *, wanted: bool) -> None:
@@ -156,17 +172,12 @@ def keep(side: Servings, model: ReadModel, *, wanted: bool) -> None:
     Raises:
         NotServed: none of them does, so that its past can only be folded.
     """
-    found = []
-    for name in sorted(side.below(model)):
-        way = side.way(side.models[name.lower()])
-        if isinstance(way, Merge):
-            try:
-                by_event(way)
-            except CannotMerge:
-                continue
-            found.append(Kept(side, way))
+    below = (_kept_by(side, side.plan(side.models[name.lower()])) for name in sorted(side.below(model)))
+    found = [one for one in below if one is not None]
     if wanted and not found:
-        raise NotServed(f"no history of {model.name} can be kept: {side.way(model)}; as_of() folds the log instead")
+        raise NotServed(
+            f"no history of {model.name} can be kept: {side.plan(model).reason}; as_of() folds the log instead"
+        )
     for one in found:
         there = side.checkpoint(one.model, _AS)
         if wanted and (there is None or not one.is_fit):

@@ -13,13 +13,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from cqrs_lab.database import literal, quote
+from cqrs_lab.database import Database, literal, quote
 from cqrs_lab.errors import ConstraintViolated, ProjectionFailed, QueryFailed, RebuildRefused
+from cqrs_lab.ivm.merge import Merge
+from cqrs_lab.ivm.plan import AnyPlan, Recompute, Touch, is_events
+from cqrs_lab.ivm.read_model import ReadModel
+from cqrs_lab.ivm.shape import Use
 from cqrs_lab.read.differences import columns_of, differences
-from cqrs_lab.read.fused import Fused
-from cqrs_lab.read.merge import Merge
-from cqrs_lab.read.models import ReadModel
-from cqrs_lab.read.touched import Touched
 from cqrs_lab.rows import Rows
 
 if TYPE_CHECKING:
@@ -29,10 +29,6 @@ ServedAs = Literal["view", "materialized", "projection"]
 WAYS: tuple[ServedAs, ...] = get_args(ServedAs)
 STORED = ("materialized", "projection")
 SERVINGS = "servings"  # the lock under which rows of servings move
-Way = Merge | Fused | Touched | str
-"""How a projection moves forward; a text is the reason why all of it is made anew."""
-
-
 Check = Callable[[Rows], bool]
 Tell = Callable[[float], None]
 
@@ -47,6 +43,26 @@ class Checkpoint:
     mode: str
     fingerprint: str
     position: int
+
+
+def check_keys(database: Database, model: ReadModel, table: str, *, only_nulls: bool = False) -> None:
+    """Refuse rows of which two have one key.
+
+    Args:
+        only_nulls: look only at keys that hold NULL, of which a UNIQUE key says nothing.
+
+    Raises:
+        ProjectionFailed: with the key.
+    """
+    keys = ", ".join(map(quote, model.keys))
+    is_null = f"WHERE {' OR '.join(f'{quote(key)} IS NULL' for key in model.keys)}" if only_nulls else ""
+    twice = database.execute(f"SELECT {keys} FROM {table} {is_null} GROUP BY {keys} HAVING count(*) > 1 LIMIT 1")
+    if twice:
+        key = ", ".join(f"{name} = {value!r}" for name, value in zip(model.keys, twice[0], strict=True))
+        raise ProjectionFailed(
+            f"two rows of {model.name} have the key {key}. Group by the key, or name as the key what tells rows apart",
+            model.name,
+        )
 
 
 class Stored:
@@ -65,7 +81,8 @@ class Stored:
         self.dirty = f"{quote(as_)}.{quote(f'_dirty_{model.name}')}"
         self.keys = ", ".join(map(quote, model.keys))
         self._side, self._run = side, side.log.database.execute
-        self._place, self._is_told = (model.name, as_), False
+        self._place, self._is_told = (model.id, as_), False
+        self._unfit: dict[tuple[str, str], Checkpoint] = {}  # what the open transaction found to need a rebuild
 
     @property
     def position(self) -> int:
@@ -83,25 +100,23 @@ class Stored:
 
     def forward(self, end: int) -> int:
         """Move a projection to a position, or to that of what it is built on when that is ahead; return where it is."""
-        way = self._side.way(self.model)
-        layers = [self._side.stored(layer) for layer in self._side.layers(way)]
+        plan = self._side.plan(self.model)
+        layers = [self._side.stored(layer) for layer in self._side.layers(plan)]
         if not all(layer.is_fit for layer in layers):  # what changed below since is not known
             return self.build(end)
         with self._side.at_once() if layers else nullcontext():  # one commit
-            for layer in layers:
-                layer.forward(end)
-            end = max([end, *(layer.position for layer in layers)])
-            start = self.position
-            if start >= end:
+            start, reached = self.position, -1
+            while reached < end:  # one that is ahead takes the others along: rows are those of one position
+                reached = end
+                for layer in layers:
+                    layer.forward(end)
+                end = max([end, *(layer.position for layer in layers)])
+            is_noted = bool(plan.layers) and bool(self._run(f"SELECT 1 FROM {self.dirty} LIMIT 1"))
+            if start >= end and not is_noted:
                 return start
-            if isinstance(way, Merge):
-                self._merge(way, start, end)
-            elif isinstance(way, Fused):
-                self._fuse(way, start, end)
-            elif isinstance(way, Touched):
-                self._touch(way, start, end)
-            else:
+            if isinstance(plan, Recompute):
                 return self.build(end)
+            self._move(plan, start, end)
             return end
 
     def first_failing(self, end: int) -> int | None:
@@ -121,55 +136,37 @@ class Stored:
             return self.position + 1
         return None
 
-    def _merge(self, way: Merge, start: int, end: int) -> None:
-        """Fold the new events alone and combine them with the stored rows."""
-        tables = {source.name for source in self.model.sources()}
+    def _move(self, plan: Merge | Touch, start: int, end: int) -> None:
+        """Replace the rows that new events and changes below can reach, and hand the change on."""
+        new, read = self._reader(start, end), self.reader(end)
         with self.moving_to(end):
-            # A look whether there are any takes a quarter of the time in which their fold is planned.
-            is_new = self._side.log.has_events(tables, start, end)
-            count = self._make("_new", self._side.expanded(way.stored(), start, end)) if is_new else 0
+            noted = self._run(f"SELECT count(*) FROM {self.dirty}")[0][0] if plan.layers else 0
+            tables = plan.fold.model.sources() if isinstance(plan, Merge) else self.model.sources()
+            # A look whether there are events takes a quarter of the time in which their fold is planned.
+            names = {place.name.lower() for place in tables if place.name.lower().endswith("_events")}
+            is_new = bool(names) and self._side.log.has_events(names, start, end)
+            count = 0
+            if is_new or noted:
+                count = self._make("_reached", plan.reached(new, read, self.dirty if noted else None))
             if count:
-                there = self._find("_new", count, [*self.model.keys, *(state.column for state in way.states)])
-                self._store(way.rows("_before", "SELECT * FROM _new"), there)
-            self._is_told = True
-
-    def _fuse(self, way: Fused, start: int, end: int) -> None:
-        """Merge the new events into the rows of the base that are kept here, and look up what goes with them."""
-        fold = self._side.expanded(way.base.stored(), start, end)
-        with self.moving_to(end):
-            count = self._make("_new", fold)
-            if count:
-                there = self._find(
-                    "_new", count, way.kept.values(), {key: way.kept[key] for key in way.base.model.keys}
-                )
-                moved, read = way.moved("_before", "SELECT * FROM _new"), self.reader(end)
-                if count <= _FEW:  # a statement less, which is more than what it would save
-                    self._store(
-                        way.stored(lambda name: moved if name == way.base.model.name.lower() else read(name)), there
-                    )
-                else:
-                    self._make("_base", moved)
-                    self._store(way.looked_up("_base", read), there)
-            count = self._run(f"SELECT count(*) FROM {self.dirty}")[0][0]
-            if count:  # what is looked up has changed
-                there = self._find(self.dirty, count, way.kept.values())
-                self._make("_base", way.base_rows("_before"))
-                self._store(way.looked_up("_base", self.reader(end)), there)
+                nulls = self._has_nulls("_reached", plan.found_by)
+                columns = plan.names.values() if isinstance(plan, Merge) else plan.found_by
+                there = self._find("_reached", count, plan.found_by, columns, nulls=nulls)
+                one_for_one = isinstance(plan, Merge)
+                self._store(plan.after("_before", "_reached", read, nulls=nulls), there, nulls, in_place=one_for_one)
+            if noted:
                 self._run(f"DELETE FROM {self.dirty}")
             self._is_told = True
 
-    def _touch(self, way: Touched, start: int, end: int) -> None:
-        """Make the rows anew whose keys new events, or changes below, can reach."""
-        read = self._side.reader(end, self.model)
-        with self.moving_to(end):
-            for number, use in enumerate(way.uses):
-                if self._side.is_events(use.name):
-                    self._note(way.keys_of(number, self._side.window(start, end, self.model)(use.name), read))
-            count = self._run(f"SELECT count(*) FROM {self.dirty}")[0][0]
-            there = self._find(self.dirty, count, self.model.keys)
-            self._store(way.rows_of(self.dirty, read), there, in_place=False)
-            self._run(f"DELETE FROM {self.dirty}")
-            self._is_told = True
+    @property
+    def _has_places(self) -> bool:
+        """Whether rows can be found by their place; a column that is called rowid hides it."""
+        return all(column.lower() != "rowid" for column in self._side.columns(self.model))
+
+    def _has_nulls(self, table: str, columns: Iterable[str]) -> bool:
+        """Whether a column of a table holds NULL."""
+        is_null = " OR ".join(f"{quote(column)} IS NULL" for column in columns)
+        return bool(self._run(f"SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {is_null} LIMIT 1)")[0][0])
 
     def _make(self, name: str, select: str) -> int:
         """Put rows into a temporary table, and return how many: what DuckDB has counted it joins in the right order.
@@ -178,34 +175,39 @@ class Stored:
         """
         return int(self._run(f"CREATE OR REPLACE TEMP TABLE {name} AS {select}")[0][0])
 
-    def _find(self, rows: str, count: int, columns: Iterable[str], kept: dict[str, str] | None = None) -> int:
+    def _find(self, rows: str, count: int, keys: tuple[str, ...], columns: Iterable[str], *, nulls: bool) -> int:
         """Put the stored rows that have the keys of some rows into `_before`, with their place, `_row`; say how many.
 
         They are looked for once: whatever comes after finds them by their place (UPDATE of 1,000: 3 ms, by key 17).
 
         Args:
             count: how many these rows are.
+            keys: the columns to find them by.
             columns: what is needed of them; all there are when somebody is to be told of the change.
-            kept: key of `rows` -> the column that keeps it here; the read model's own keys when None.
+            nulls: whether a key among them holds NULL. These have a branch of their own: a join by IS NOT DISTINCT FROM
+                looks at all rows (1,000 keys among 1 M: 31 ms, and 2 by =).
         """
-        keys = kept or {key: key for key in self.model.keys}
-        same = " AND ".join(f"old.{quote(column)} = new.{quote(key)}" for key, column in keys.items())
-        sought = f"(SELECT DISTINCT {', '.join(map(quote, keys))} FROM {rows})"
         told = self._side.built_on(self.model) or self._side.caches.needs(self._place)
-        wanted = "old.*" if told else ", ".join(f"old.{quote(column)}" for column in columns)
-        return self._make(
-            "_before",
-            f"SELECT {wanted}, old.rowid AS _row FROM {self.table} AS old SEMI JOIN {sought} AS new ON {same} "
-            f"WHERE {self._near(rows, count, keys)}",
-        )
+        needed = dict.fromkeys([*self.model.keys, *columns] if not self._has_places else [*keys, *columns])
+        wanted = "old.*" if told else ", ".join(f"old.{quote(column)}" for column in needed)
+        same = " AND ".join(f"old.{quote(key)} = new.{quote(key)}" for key in keys)
+        sought = f"(SELECT DISTINCT {', '.join(map(quote, keys))} FROM {rows})"
+        place = "old.rowid" if self._has_places else "0"
+        select = f"SELECT {wanted}, {place} AS _row FROM {self.table} AS old"
+        found = f"{select} SEMI JOIN {sought} AS new ON {same} WHERE {self._near(rows, count, keys)}"
+        if nulls:
+            is_null = " OR ".join(f"old.{quote(key)} IS NULL" for key in keys)
+            alike = " AND ".join(f"old.{quote(key)} IS NOT DISTINCT FROM new.{quote(key)}" for key in keys)
+            found += f" UNION ALL {select} WHERE ({is_null}) AND EXISTS (SELECT 1 FROM {sought} AS new WHERE {alike})"
+        return self._make("_before", found)
 
-    def _near(self, rows: str, count: int, keys: dict[str, str]) -> str:
+    def _near(self, rows: str, count: int, keys: tuple[str, ...]) -> str:
         """Return a condition that the stored rows, `old`, of the keys of some rows meet, and few others.
 
         Some keys are looked up in the index, row by row. For many it is faster to look at all rows between the first
         and the last: new events are mostly about what is new, and parts of a table with other keys are skipped.
         """
-        (key, column), *more = keys.items()
+        key, *more = keys
         name, known = quote(key), f"FROM {rows} WHERE {quote(key)} IS NOT NULL"
         if count <= _FEW and not more:
             found = self._run(f"SELECT DISTINCT {name}::VARCHAR, typeof({name}) {known}")
@@ -218,47 +220,63 @@ class Stored:
             return "true"
         values = [f"CAST({literal(value)} AS {kind})" for row in found for value in row[:-1]]
         is_some = f"IN ({', '.join(values)})" if len(found[0]) == 2 else f"BETWEEN {' AND '.join(values)}"
-        return f"old.{quote(column)} {is_some}"
+        return f"old.{name} {is_some}"
 
-    def _store(self, rows: str, there: int, *, in_place: bool = True) -> None:
+    def _store(self, rows: str, there: int, nulls: bool, *, in_place: bool = True) -> None:
         """Put rows in the place of those in `_before`, and tell the projections that are built on them.
 
         Args:
             rows: a SELECT of them, as they are stored.
             there: how many are in `_before`.
+            nulls: whether a key among them may hold NULL.
             in_place: each row of `_before` has one, and only one, that follows it.
         """
         moved = self._make("_moved", rows)
         far = self._run("SELECT max(_row) - min(_row) FROM _before")[0][0] if there > 1 else 0
-        same = " AND ".join(f"old.{quote(key)} = new.{quote(key)}" for key in self.model.keys)
-        if in_place and there and far < _DENSE * there:
+        equal = "IS NOT DISTINCT FROM" if nulls else "="
+        same = " AND ".join(f"_old.{quote(key)} {equal} _new.{quote(key)}" for key in self.model.keys)
+        if in_place and self._has_places and there and far < _DENSE * there:
             # Rows that stand together are changed in their place: 9 ms for 1,000 recent rows of 1 M, and not 25 as a
             # deleted and a new row with its key. Where they stand apart, it is 400 ms and not 60.
-            columns = [name for name in self._kept() if name not in self.model.keys]
-            sets = ", ".join(f"{quote(name)} = new.{quote(name)}" for name in columns)
-            placed = f"(SELECT new.*, old._row FROM _moved AS new JOIN _before AS old ON {same})"
+            keys = {key.lower() for key in self.model.keys}
+            columns = [name for name in self._kept() if name.lower() not in keys]
+            sets = ", ".join(f"{quote(name)} = _new.{quote(name)}" for name in columns)
+            placed = f"(SELECT _new.*, _old._row FROM _moved AS _new JOIN _before AS _old ON {same})"
             if columns:
-                self._run(f"UPDATE {self.table} AS old SET {sets} FROM {placed} AS new WHERE old.rowid = new._row")
+                self._run(f"UPDATE {self.table} AS _at SET {sets} FROM {placed} AS _new WHERE _at.rowid = _new._row")
             if there < moved:
                 self._run(
-                    f"INSERT INTO {self.table} SELECT new.* FROM _moved AS new ANTI JOIN _before AS old ON {same}"
+                    f"INSERT INTO {self.table} SELECT _new.* FROM _moved AS _new ANTI JOIN _before AS _old ON {same}"
                 )
         else:
             if there:
-                self._run(f"DELETE FROM {self.table} WHERE rowid IN (SELECT _row FROM _before)")
+                alike = " AND ".join(
+                    f"_at.{quote(key)} IS NOT DISTINCT FROM _old.{quote(key)}" for key in self.model.keys
+                )
+                is_one = f"EXISTS (SELECT 1 FROM _before AS _old WHERE {alike})"
+                is_there = "_at.rowid IN (SELECT _row FROM _before)" if self._has_places else is_one
+                self._run(f"DELETE FROM {self.table} AS _at WHERE {is_there}")
             self._run(f"INSERT INTO {self.table} SELECT * FROM _moved")  # two rows of one key are an error here
+        if nulls or (not in_place and self._has_nulls("_moved", self.model.keys)):
+            self._check_nulls()
         built_on_it, needs = self._side.built_on(self.model), self._side.caches.needs(self._place)
+        self._tell_strangers(built_on_it)
         if built_on_it:
             self._tell(built_on_it, "SELECT * EXCLUDE (_row) FROM _before", "SELECT * FROM _moved")
         if needs:
             self._drop_answers({name for need in needs for name, _ in need})
 
+    def _check_nulls(self, table: str | None = None) -> None:
+        """Refuse two rows of one key that holds NULL, which a UNIQUE key lets in.
+
+        Raises:
+            ProjectionFailed: with the key.
+        """
+        check_keys(self._side.log.database, self.model, table or self.table, only_nulls=True)
+
     def _kept(self) -> list[str]:
-        """The columns of a row that is merged: the read model's, and the states that are none of these."""
-        way = self._side.way(self.model)
-        states = [state.column for state in way.hidden] if isinstance(way, Merge) else []
-        states += [column for column in way.kept.values() if column.startswith("_")] if isinstance(way, Fused) else []
-        return [*self._side.columns(self.model), *states]
+        """The columns of a row: the read model's, and the states that are none of these."""
+        return [*self._side.columns(self.model), *self._side.plan(self.model).hidden]
 
     def _drop_answers(self, needed: set[str]) -> None:
         """Drop the answers that are kept and could have been made of the rows of `_before` or `_moved`."""
@@ -267,30 +285,58 @@ class Stored:
         rows = f"SELECT {names} FROM (FROM _before UNION ALL BY NAME FROM _moved) LIMIT {most + 1}"
         self._side.caches.drop(self._place, columns, self._run(rows))
 
-    def reader(self, position: int) -> Callable[[str], str]:
-        """Return what reads a source of this projection at a position."""
-        way, read = self._side.way(self.model), self._side.reader(position, self.model)
-        if not isinstance(way, Fused):
-            return read
-        base = way.base_rows(self.table)
-        return lambda name: base if name == way.base.model.name.lower() else read(name)
+    def _reader(self, start: int, end: int) -> Callable[[Use], str]:
+        """Return what reads a place of this projection: events between two positions, or the rows of a layer."""
+        plan, window = self._side.plan(self.model), self._side.window
+        fold = plan.fold if isinstance(plan, Merge) else None
+
+        def read(use: Use) -> str:
+            if fold is not None and use == fold.use:
+                return window(start, end, self.model, fold.model)(use.name)
+            if fold is not None and isinstance(plan, Merge) and plan.ways and use == plan.ways.shape.uses[0]:
+                return plan.base_rows(self.table)
+            if is_events(use):
+                return window(start, end, self.model)(use.name)
+            layer = self._side.models[use.name]
+            columns = ", ".join(map(quote, self._side.columns(layer)))
+            return f"SELECT {columns} FROM projection.{quote(layer.name)}"
+
+        return read
+
+    def reader(self, position: int) -> Callable[[Use], str]:
+        """Return what reads a place of this projection, as of a position."""
+        return self._reader(0, position)
 
     def _note(self, keys: str) -> None:
-        """Remember keys whose rows have to be made anew; a row without a key is none."""
-        there = " AND ".join(f"{quote(key)} IS NOT NULL" for key in self.model.keys)
-        self._run(f"INSERT INTO {self.dirty} SELECT {self.keys} FROM ({keys}\n) WHERE {there}")
+        """Remember keys whose rows have to be made again."""
+        names = ", ".join(map(quote, self._side.plan(self.model).found_by))
+        self._run(f"INSERT INTO {self.dirty} SELECT {names} FROM ({keys}\n)")
 
-    def _tell(self, built_on_it: list[tuple[Stored, Touched | Fused]], before: str, after: str) -> None:
+    def _tell(self, built_on_it: list[tuple[Stored, AnyPlan]], before: str, after: str) -> None:
         """Note the keys of other projections that rows of this one reach, as they were and as they are."""
-        for other, way in built_on_it:
+        for other, plan in built_on_it:
             read = other.reader(other.position)
-            for number, use in enumerate(way.uses):
-                if use.name == self.model.name.lower():
+            for use in plan.uses:
+                if use.name == self.model.name.lower() and not isinstance(plan, Recompute):
                     try:
-                        other._note(way.keys_of(number, f"{before} UNION ALL BY NAME {after}", read))
+                        other._note(plan.keys_of(use, f"{before} UNION ALL BY NAME {after}", read))
                     except QueryFailed as error:  # its fault, and not that of the rows that move
                         name = other.model.name
                         raise ProjectionFailed(f"the keys of {name} could not be told: {error}", name) from error
+
+    def _tell_strangers(self, known: list[tuple[Stored, AnyPlan]]) -> None:
+        """Say that what is built on this one needs a rebuild where this lab cannot tell which keys are reached.
+
+        Another domain may have served it; the store knows that it reads these rows, and not how.
+        """
+        if self.as_ != "projection":
+            return
+        for name in self._side.dependents(self.model) - {other.model.id for other, _ in known}:
+            found = self._side.checkpoints.get((name, "projection"))
+            if found is not None and found.fingerprint:
+                unfit = "UPDATE servings SET fingerprint = '' WHERE lower(model) = ? AND served_as = 'projection'"
+                self._run(unfit, [name])
+                self._unfit[name, "projection"] = Checkpoint(found.mode, "", found.position)
 
     # -- anew ------------------------------------------------------------------------------------------------------
 
@@ -306,11 +352,11 @@ class Stored:
         Raises:
             RebuildRefused: by `check`; the old rows stay.
         """
-        way = self._side.way(self.model) if self.as_ == "projection" else ""
-        for layer in self._side.layers(way):
+        plan = self._side.plan(self.model)
+        for layer in self._side.layers(plan) if self.as_ == "projection" else ():
             below = self._side.stored(layer)
             head = max(head, below.forward(head) if below.is_fit else below.build(head))
-        fold = self._fold(way, head)
+        fold = self._all(plan, head)
         beside = f"{quote(self.as_)}.{quote(f'_next_{self.model.name}')}"
         built_on_it = self._side.built_on(self.model) if self.as_ == "projection" else []
         with self.moving_to(head), self._side.log.database.telling(tell):
@@ -319,15 +365,24 @@ class Stored:
             order = f" ORDER BY {self.keys}" if self.as_ == "projection" else ""
             self._run(f"CREATE TABLE {beside} AS SELECT * FROM ({fold}\n){order}")
             if self.as_ == "projection":
-                self._run(f"ALTER TABLE {beside} ADD PRIMARY KEY ({self.keys})")
+                # A key may hold NULL, so it is UNIQUE and not PRIMARY; what that lets in is looked for.
+                self._run(f"ALTER TABLE {beside} ADD UNIQUE ({self.keys})")
+            if self.as_ == "materialized":
+                check_keys(self._side.log.database, self.model, beside)
+            elif self._has_nulls(beside, self.model.keys):
+                self._check_nulls(beside)
             self._check(check, beside, head)
+            self._tell_strangers(built_on_it)
             if built_on_it:
                 old, new = f"SELECT * FROM {self.table}", f"SELECT * FROM {beside}"
                 self._tell(built_on_it, f"({old} EXCEPT ALL {new})", f"({new} EXCEPT ALL {old})")
             self._run(f"DROP TABLE IF EXISTS {self.table}")
             self._run(f"ALTER TABLE {beside} RENAME TO {quote(self.model.name)}")
-            if isinstance(way, (Touched, Fused)):
-                self._run(f"CREATE OR REPLACE TABLE {self.dirty} AS SELECT {self.keys} FROM {self.table} LIMIT 0")
+            if self.as_ == "projection" and plan.layers:
+                found_by = ", ".join(map(quote, plan.found_by))
+                self._run(f"CREATE OR REPLACE TABLE {self.dirty} AS SELECT {found_by} FROM {self.table} LIMIT 0")
+            if self.as_ == "projection":
+                self._side.write_layers(self.model, plan.layers)
         return head
 
     def _check(self, check: Check | None, beside: str, head: int) -> None:
@@ -348,21 +403,21 @@ class Stored:
                 "refused. Call rehearse() to see them"
             )
 
-    def _fold(self, way: Way, head: int) -> str:
+    def _all(self, plan: AnyPlan, head: int) -> str:
         """The SELECT of all rows as they are stored, from the events up to a position."""
         models = self._side.models
-        if isinstance(way, Merge):
-            return self._side.expanded(way.stored(), 0, head)
-        if isinstance(way, Fused):
-            base, kept = way.base.model.name.lower(), way.base.stored()
-            return way.stored(lambda name: self._side.expanded(kept if name == base else models[name], 0, head))
-        if self.as_ == "projection":
+        if self.as_ == "materialized":
+            return self.model.expanded(models, self._side.window(0, head))
+        if not isinstance(plan, Merge):
             return self._side.expanded(self.model, 0, head)
-        return self.model.expanded(models, self._side.window(0, head))
+        there = self._reader(0, head)
+        return plan.rows(lambda use: there(use) if is_events(use) else self._side.expanded(models[use.name], 0, head))
 
     def set_aside(self) -> None:
         """Say that the rows need a rebuild: what would have to be made anew could not be told."""
-        self._run("UPDATE servings SET fingerprint = '' WHERE model = ? AND served_as = ?", [self.model.name, self.as_])
+        self._run(
+            "UPDATE servings SET fingerprint = '' WHERE lower(model) = ? AND served_as = ?", [self.model.id, self.as_]
+        )
         self._side.load_checkpoints()
 
     def write_mode(self) -> None:
@@ -397,14 +452,14 @@ class Stored:
                 if not self._is_told:
                     self._side.caches.drop(self._place)
                 checkpoint = self._side.write_checkpoint(self.model, self.as_, mode, position)
-            if is_part:  # others may rely on it only once the whole is committed
-                self._side.pending[self.model.name, self.as_] = checkpoint
-            else:
-                self._side.checkpoints[self.model.name, self.as_] = checkpoint
+            told = {**self._unfit, self._place: checkpoint}
+            self._unfit = {}
+            # Others may rely on it only once the whole is committed.
+            (self._side.pending if is_part else self._side.checkpoints).update(told)
         except ConstraintViolated as error:
             raise ProjectionFailed(
-                f"the rows of {self.model.name} do not fit its key ({', '.join(self.model.keys)}): {error}. "
-                "Group by the key, and leave out rows where it is NULL",
+                f"two rows of {self.model.name} have one key ({', '.join(self.model.keys)}): {error}. Group by the "
+                "key, or name as the key what tells rows apart",
                 self.model.name,
             ) from error
         except QueryFailed as error:

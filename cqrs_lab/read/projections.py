@@ -30,10 +30,12 @@ from cqrs_lab.errors import (
     StoreError,
     UnknownEventType,
 )
+from cqrs_lab.ivm.admission import check_model_name
+from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.messages import Event, Recorded, Value, decimal_limits, unwrap, utc
 from cqrs_lab.read.explain import Explanation
-from cqrs_lab.read.models import ReadModel, Source, check_model_name
 from cqrs_lab.read.moving import Check, Stored, Tell
+from cqrs_lab.sql.places import Place
 
 if TYPE_CHECKING:
     from cqrs_lab.read.servings import Servings
@@ -141,7 +143,7 @@ class Projection(ReadModel):
                 "has no SELECT to run elsewhere, and every append would have to wait for its handlers inline"
             )
 
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[Place, ...]:
         """Return nothing: it names no tables."""
         return ()
 

@@ -13,16 +13,17 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
 from cqrs_lab.errors import CqrsLabError, NotServed, NotYet, ProjectionFailed, RebuildRefused, StoreClosed
+from cqrs_lab.ivm.plan import Recompute
+from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.read.kept import follow, remake
-from cqrs_lab.read.models import ReadModel
 from cqrs_lab.read.moving import SERVINGS, Check, ServedAs, Stored, Tell
-from cqrs_lab.read.projections import Handled
+from cqrs_lab.read.projections import Handled, Projection
 from cqrs_lab.subscriptions import Runner, pause_after
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class Running:
 
     def attempts(self, stored: Stored) -> int:
         """Return how often a serving has failed in a row where it stands."""
-        failure = self.failures.get((stored.model.name, stored.as_))
+        failure = self.failures.get((stored.model.id, stored.as_))
         return failure.attempts if failure is not None and failure.position == stored.position else 0
 
     def _noting(
@@ -151,7 +152,7 @@ class Running:
             except RebuildRefused:
                 raise  # nothing is wrong with the rows that there are
             except CqrsLabError as error:
-                self._failed((stored.model.name, stored.as_), error)
+                self._failed((stored.model.id, stored.as_), error)
                 raise
         if not self.side.log.database.in_transaction:
             self.went_well(stored, start, reached)
@@ -159,7 +160,7 @@ class Running:
 
     def went_well(self, stored: Stored, start: int, reached: int) -> None:
         """Note that rows have moved, for whoever waits for them."""
-        self.failures.pop((stored.model.name, stored.as_), None)
+        self.failures.pop((stored.model.id, stored.as_), None)
         now, heads = time.perf_counter(), self.side.log.heads
         with heads.moved:
             for position, committed in reversed(heads.commits):
@@ -179,7 +180,7 @@ class Running:
         if self.side.log.database.in_transaction or not other.is_fit:
             return False
         other.set_aside()
-        self._failed((other.model.name, other.as_), error)
+        self._failed((other.model.id, other.as_), error)
         return True
 
     def _failed(self, key: Key, error: BaseException) -> None:
@@ -232,14 +233,30 @@ class Running:
 
                 return change
 
-            if not by_hand and self._is_done(take_back(*letters)) is None:
-                return len(letters)
-            for position in letters:
-                error = self._is_done(take_back(position))
-                if error is not None:
-                    with self.side.at_once():
-                        dead.put(model.name, position, error, 1)
-            return len(letters) - len(dead.of(model.name))
+            if by_hand or self._is_done(take_back(*letters)) is not None:
+                for position in letters:
+                    error = self._is_done(take_back(position))
+                    if error is not None:
+                        with self.side.at_once():
+                            dead.put(model.name, position, error, 1)
+            taken = len(letters) - len(dead.of(model.name))
+            if taken:
+                self._follow(model)
+            return taken
+
+    def _follow(self, model: ReadModel) -> None:
+        """Move what is built on a projection whose rows have changed where it stands; who fails stops there."""
+        for name, other in list(self.side.models.items()):  # each after those that it is built on
+            if name == model.id or model.id not in {below.lower() for below in self.side.below(other)}:
+                continue
+            found = self.side.checkpoint(other, "projection")
+            if found is None or isinstance(other, Projection):
+                continue
+            stored = self.side.stored(other)
+            is_whole = isinstance(self.side.plan(other), Recompute)
+            move = stored.build if is_whole else stored.forward
+            with suppress(CqrsLabError):
+                self._noting(stored, lambda move=move, at=found.position: move(at))  # type: ignore[misc]
 
     def _is_done(self, change: Callable[[], None]) -> ProjectionFailed | None:
         """Change dead letters and rows in one transaction; return why that did not go well."""
@@ -262,7 +279,7 @@ class Running:
     def move(self, position: int) -> None:
         """Move the inline servings, in the transaction of an append."""
         for stored in self._of_mode("inline"):
-            if (stored.model.name, stored.as_) not in self.failures:
+            if (stored.model.id, stored.as_) not in self.failures:
                 with self.side.log.database.lock(SERVINGS):
                     stored.forward(position)
 
@@ -273,7 +290,7 @@ class Running:
         inline = self._of_mode("inline")
         guilty = [stored for stored in inline if error.model in self.side.below(stored.model)]
         for stored in guilty:
-            self._failed((stored.model.name, stored.as_), error)
+            self._failed((stored.model.id, stored.as_), error)
         return bool(guilty) or self._set_aside(error)
 
     def committed(self, *, with_rows: bool) -> None:
@@ -284,7 +301,7 @@ class Running:
         """
         self.side.commit_pending()
         for stored in self._of_mode("inline"):
-            failed = (stored.model.name, stored.as_) in self.failures
+            failed = (stored.model.id, stored.as_) in self.failures
             if self.side.dead.is_told(stored.model.name) if failed else not with_rows:
                 self._try(stored)
         with self.moved:
@@ -311,7 +328,7 @@ class Running:
         """Move what is due; return the seconds until something else is, None when only an append can bring it."""
         waits = []
         for stored in [*self._of_mode("background"), *self._of_mode("every")]:
-            key = (stored.model.name, stored.as_)
+            key = (stored.model.id, stored.as_)
             failure = self.failures.get(key)
             if failure is not None and (failure.again_at is None or failure.again_at > time.monotonic()):
                 waits += [] if failure.again_at is None else [failure.again_at - time.monotonic()]
@@ -377,7 +394,7 @@ class Running:
             if stored.mode == "manual":
                 served.catch_up() if stored.as_ == "projection" else self.forward(stored)
                 return
-            failure = self.failures.get((stored.model.name, stored.as_))
+            failure = self.failures.get((stored.model.id, stored.as_))
             left = until - time.monotonic()
             if left <= 0 or (failure is not None and failure.again_at is None):
                 why = f"; it fails: {failure.error}" if failure else ""

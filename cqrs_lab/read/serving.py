@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 from cqrs_lab.categories import aware_value, naive
 from cqrs_lab.database import Row, quote
 from cqrs_lab.errors import NotServed, ProjectionFailed, RebuildNeeded, RebuildRefused
+from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.read.explain import Explanation, explain
-from cqrs_lab.read.models import ReadModel
 from cqrs_lab.read.moving import SERVINGS, Check, ServedAs, Tell
 from cqrs_lab.read.projections import Projection
 from cqrs_lab.rows import Rows
@@ -52,7 +52,11 @@ class Served:
 
     def get(self, *key: Any) -> dict[str, Any] | None:
         """Return the row with that key as a dict, None when there is none."""
-        values = self._side.keyed(self.model, key).values()
+        equals = self._side.keyed(self.model, key)
+        if None in key:
+            rows = self.where(**equals).fetchall()
+            return _as_dict(self._columns, rows[0]) if rows else None
+        values = equals.values()
         rows = self._database.execute(self._select_by_key(), [as_stored(value) for value in values])
         return _as_dict(self._columns, rows[0]) if rows else None
 
@@ -133,7 +137,7 @@ class Served:
             raise NotServed(f"{self.model.name} is materialized: it is refreshed whole; call refresh()")
         running, attempts = self._side.running, self._side.dead.attempts(self.model.name, attempts)
         with self._database.lock(SERVINGS):
-            running.failures.pop((self.model.name, self.as_), None)  # counted from now
+            running.failures.pop((self.model.id, self.as_), None)  # counted from now
         while True:
             try:
                 with self._database.lock(SERVINGS):
@@ -204,18 +208,8 @@ class Served:
         """Return how this serving works and the SQL it runs."""
         if isinstance(self.model, Projection):
             return self.model.explain()
-        way = self._side.way(self.model)
-        source = self._side.log.source
-
-        def expanded(model: ReadModel, condition: str) -> str:
-            def read(table: str) -> str | None:
-                if not condition:
-                    return source(table)
-                return f"SELECT * FROM {f'({text})' if (text := source(table)) else quote(table)} WHERE {condition}"
-
-            return model.expanded(self._side.models, read)
-
-        return explain(self.model, self.as_, way, expanded, self._table, self._select_by_key())
+        plan = self._side.plan(self.model)
+        return explain(self.model, self.as_, plan, self.text, self._table, self._select_by_key())
 
     # -- making ----------------------------------------------------------------------------------------------------
 

@@ -23,17 +23,16 @@ from cqrs_lab.errors import (
     UnknownEventType,
     UnknownReadModel,
 )
+from cqrs_lab.ivm.orders import order_reasons
+from cqrs_lab.ivm.plan import AnyPlan, Recompute, plan_of
+from cqrs_lab.ivm.read_model import ReadModel, written_out
 from cqrs_lab.log import Log
 from cqrs_lab.read.cache import caches_of
-from cqrs_lab.read.fused import CannotFuse, Fused, fused_of
 from cqrs_lab.read.kept import keep, remade
-from cqrs_lab.read.merge import CannotMerge, Merge, merge_of
-from cqrs_lab.read.models import ReadModel, written_out
-from cqrs_lab.read.moving import SERVINGS, STORED, WAYS, Checkpoint, ServedAs, Stored, Way
+from cqrs_lab.read.moving import SERVINGS, STORED, WAYS, Checkpoint, ServedAs, Stored
 from cqrs_lab.read.projections import Handled, Projection
 from cqrs_lab.read.running import Failure, Running, mode_of
 from cqrs_lab.read.serving import Served, as_stored
-from cqrs_lab.read.touched import CannotTouch, Touched, touched_of
 from cqrs_lab.rows import Rows
 from cqrs_lab.sql.bound import bound_calls, bound_reasons
 from cqrs_lab.subscriptions import DeadLetters, Follower, OnError, Standing, lag
@@ -41,6 +40,8 @@ from cqrs_lab.subscriptions import DeadLetters, Follower, OnError, Standing, lag
 # Known in memory because one process holds the file; reading a row by key would cost twice as much with a look at the
 # table before it.
 _CHECKPOINTS: WeakKeyDictionary[Database, dict[tuple[str, str], Checkpoint]] = WeakKeyDictionary()
+# Likewise: (layer, the projection that reads its rows).
+_LAYERS: WeakKeyDictionary[Database, set[tuple[str, str]]] = WeakKeyDictionary()
 # Columns of a SELECT over tables of a shape, once they were checked: ten read models bind in 60 ms.
 _COLUMNS: dict[tuple[str, str], tuple[str, ...]] = {}
 
@@ -65,7 +66,7 @@ class Servings:
         self.log = log
         self.models: dict[str, ReadModel] = {}
         self._bound: dict[ReadModel, tuple[str, ...]] = {}
-        self._ways: dict[ReadModel, Way] = {}
+        self._plans: dict[ReadModel, AnyPlan] = {}
         self._fingerprints: dict[ReadModel, str] = {}
         self._open = _Open()
         self.caches = caches_of(log.database)
@@ -94,9 +95,11 @@ class Servings:
                 self.declare(layer)
         for source in model.sources():
             name = source.name.lower()
-            if name == model.name.lower():
+            if name == model.id:
                 raise ReadModelRefused(f"read model {model.name!r} reads itself")
-            if name not in tables and name not in self.models:
+            if name in self.models and model.id in {other.lower() for other in self.below(self.models[name])}:
+                raise ReadModelRefused(f"read model {model.name!r} reads {source.name!r}, which is built on it")
+            if name not in map(str.lower, tables) and name not in self.models:
                 known = ", ".join([*tables, *(m.name for m in self.models.values())])
                 raise ReadModelRefused(
                     f"read model {model.name!r} reads {source.name!r}, which is neither a table of events nor a read "
@@ -106,11 +109,15 @@ class Servings:
                 raise ReadModelRefused(f"read model {model.name!r} reads {name!r}, which handlers in Python make")
         if isinstance(model, Projection):
             model.check(self.log.categories.values())
+        else:  # again, because now it is known what the layers are
+            reasons = list(dict.fromkeys(order_reasons(model.tree, self.models)))
+            if reasons:
+                raise ReadModelRefused(f"read model {model.name!r} was refused: {'; '.join(reasons)}")
         with suppress(UnknownEventType):  # said when it is asked; the store must open for other questions
             self.columns(model)  # before it takes a name: what is refused must not stand in the way of what was there
         self.models[model.name.lower()] = model
         self._fingerprints.clear()  # a model built on this one is another one now
-        self._ways.clear()
+        self._plans.clear()
         return model
 
     def find(self, model: ReadModel | str) -> ReadModel:
@@ -235,10 +242,14 @@ class Servings:
 
     def _reads(self, model: ReadModel, table: str) -> bool:
         if isinstance(model, Projection):
-            categories = (category for category in self.log.categories.values() if category.table == table)
+            categories = (
+                category for category in self.log.categories.values() if category.table.lower() == table.lower()
+            )
             return not model.side_effect and any(model.handlers.keys() & set(c.types.values()) for c in categories)
         names = {source.name.lower() for source in model.sources()}
-        return table in names or any(self._reads(self.models[name], table) for name in names if name in self.models)
+        return table.lower() in names or any(
+            self._reads(self.models[name], table) for name in names if name in self.models
+        )
 
     def catch_up(self) -> int:
         """Move every projection to the head and return the head; one that fails does not keep the others from moving.
@@ -267,7 +278,7 @@ class Servings:
     def checkpoint(self, model: ReadModel, as_: str) -> Checkpoint | None:
         """Return what a stored serving says of itself, None when there is none."""
         self.log.database.check_open()
-        key = (model.name, as_)
+        key = (model.id, as_)
         if self.pending and self.log.database.in_transaction and key in self.pending:
             return self.pending[key]
         return self.checkpoints.get(key)
@@ -313,7 +324,24 @@ class Servings:
         """Read the checkpoints from the table."""
         with self.log.database.lock(SERVINGS):  # or a move that is committed meanwhile is missed
             rows = self.log.database.execute("SELECT model, served_as, mode, fingerprint, position FROM servings")
-            _CHECKPOINTS[self.log.database] = {(name, as_): Checkpoint(*rest) for name, as_, *rest in rows}
+            found = self.log.database.execute("SELECT name FROM store WHERE starts_with(name, 'layer ')")
+            pairs = [name.removeprefix("layer ").split(" of ") for (name,) in found]
+            _LAYERS[self.log.database] = {(layer, dependent) for layer, dependent in pairs}
+            _CHECKPOINTS[self.log.database] = {(name.lower(), as_): Checkpoint(*rest) for name, as_, *rest in rows}
+
+    def dependents(self, model: ReadModel) -> set[str]:
+        """Return the projections in the store that read the rows of one, whether they are declared here or not."""
+        return {dependent for layer, dependent in _LAYERS[self.log.database] if layer == model.id}
+
+    def write_layers(self, model: ReadModel, layers: Iterable[str]) -> None:
+        """Store, in the open transaction, whose rows a projection reads."""
+        known, run = _LAYERS[self.log.database], self.log.database.execute
+        wanted, there = {(layer, model.id) for layer in layers}, {pair for pair in known if pair[1] == model.id}
+        for layer, name in there - wanted:
+            run("DELETE FROM store WHERE name = ?", [f"layer {layer} of {name}"])
+        for layer, name in wanted - there:
+            run("INSERT INTO store VALUES (?, '')", [f"layer {layer} of {name}"])
+        _LAYERS[self.log.database] = known - there | wanted
 
     def mentioned(self, sql: str) -> Iterator[ReadModel]:
         """Yield the read models whose names occur in a text."""
@@ -365,48 +393,31 @@ class Servings:
             self._fingerprints[model] = model.fingerprint(self.models, self.log.meaning)
         return self._fingerprints[model]
 
-    def window(self, start: int, end: int, model: ReadModel | None = None) -> Callable[[str], str]:
+    def window(self, start: int, end: int, *models: ReadModel) -> Callable[[str], str]:
         """Return what reads, of a table of events, those after `start` up to `end`.
 
         Args:
-            model: whose dead letters are left out.
+            models: whose dead letters are left out.
         """
-        without = self.dead.without(model.name) if model else ""
+        without = "".join(self.dead.without(name) for name in dict.fromkeys(model.name for model in models))
         return lambda table: f"{self.log.window(table, after=start, to=end)}{without}"  # which ends with its WHERE
 
     def expanded(self, model: ReadModel, start: int, end: int) -> str:
         """Return a read model's text over a window of the log, for each of its layers without its dead letters."""
         return written_out(model, self.models, lambda layer, table: self.window(start, end, layer)(table))
 
-    def way(self, model: ReadModel) -> Way:
-        """Return how the read model moves forward; a text is the reason why all of it is made anew."""
-        if model not in self._ways:
-            self._ways[model] = self._find_way(model)
-        return self._ways[model]
+    def plan(self, model: ReadModel) -> AnyPlan:
+        """Return how the rows of a read model move."""
+        if model not in self._plans:
+            if isinstance(model, Projection):
+                self._plans[model] = Recompute(model, "handlers in Python make its rows")
+            else:
+                self._plans[model] = plan_of(model, self._columns_of, self.models, self.plan)
+        return self._plans[model]
 
-    def _find_way(self, model: ReadModel) -> Way:
-        if isinstance(model, Projection):
-            return "handlers in Python make its rows"
-        try:
-            return merge_of(model, self._tables())
-        except CannotMerge as reason:
-            try:
-                touched = touched_of(model, self._columns_of, str(reason))
-            except CannotTouch as other:
-                return f"{reason}; and {other}"
-        first = self.models.get(touched.uses[0].name)
-        base = self.way(first) if first else ""
-        if not isinstance(base, Merge):
-            return touched
-        try:
-            return fused_of(touched, base, lambda name: self.models[name].keys if name in self.models else ())
-        except CannotFuse:
-            return touched
-
-    def layers(self, way: Way) -> list[ReadModel]:
+    def layers(self, plan: AnyPlan) -> list[ReadModel]:
         """Return the read models whose stored rows a projection is made of."""
-        names = dict.fromkeys(use.name for use in way.uses) if isinstance(way, (Touched, Fused)) else {}
-        return [self.models[name] for name in names if name in self.models]
+        return [self.models[name] for name in plan.layers]
 
     def stored(self, model: ReadModel) -> Stored:
         """Return the table of a projection, whether it is there yet or not."""
@@ -425,50 +436,31 @@ class Servings:
             names |= self.below(layer) if layer else set()
         return names
 
-    def built_on(self, model: ReadModel) -> list[tuple[Stored, Touched | Fused]]:
+    def built_on(self, model: ReadModel) -> list[tuple[Stored, AnyPlan]]:
         """Return the projections that are made of this one's stored rows."""
         found = []
         for (name, as_), checkpoint in self.checkpoints.items():
             other = self.models.get(name.lower())
             if as_ != "projection" or other is None or checkpoint.fingerprint != self.fingerprint(other):
                 continue
-            way = self.way(other)
-            if model in self.layers(way):
-                assert isinstance(way, (Touched, Fused))
-                found.append((self.stored(other), way))
+            plan = self.plan(other)
+            if model.name.lower() in plan.layers:
+                found.append((self.stored(other), plan))
         return found
 
-    def reader(self, position: int, model: ReadModel | None = None) -> Callable[[str], str]:
-        """Return what reads a source of a projection: the events up to a position, or the rows of a layer.
-
-        Args:
-            model: whose dead letters are left out.
-        """
-
-        def read(name: str) -> str:
-            if self.is_events(name):
-                return self.window(0, position, model)(name)
-            layer = self.models[name]
-            columns = ", ".join(map(quote, self.columns(layer)))
-            return f"SELECT {columns} FROM projection.{quote(layer.name)}"
-
-        return read
-
-    def is_events(self, name: str) -> bool:
-        """Return whether a source is a table of events."""
-        return name in self._tables()
-
     def _columns_of(self, name: str) -> Iterable[str]:
-        if name not in self._tables():
-            return self.columns(self.models[name])
-        category = next(c for c in self.log.categories.values() if c.table == name)
-        return [*ENVELOPE, *category.columns]
+        category = next((c for c in self.log.categories.values() if c.table.lower() == name), None)
+        return self.columns(self.models[name]) if category is None else [*ENVELOPE, *category.columns]
 
     def write_checkpoint(self, model: ReadModel, as_: str, mode: str, position: int) -> Checkpoint:
         """Store, in the open transaction, what a serving says of itself."""
         run, checkpoint = self.log.database.execute, Checkpoint(mode, self.fingerprint(model), position)
-        moved = "UPDATE servings SET position = ? WHERE model = ? AND served_as = ? AND mode = ? AND fingerprint = ?"
-        if run(moved, [position, model.name, as_, mode, checkpoint.fingerprint]) != [(1,)]:
+        moved = (
+            "UPDATE servings SET position = ? WHERE lower(model) = ? AND served_as = ? AND mode = ? AND fingerprint = ?"
+        )
+        if run(moved, [position, model.id, as_, mode, checkpoint.fingerprint]) != [(1,)]:
+            other = "DELETE FROM servings WHERE lower(model) = ? AND served_as = ? AND model <> ?"
+            run(other, [model.id, as_, model.name])  # the same name, as another release spelled it
             new = [model.name, as_, mode, checkpoint.fingerprint, position]
             run("INSERT OR REPLACE INTO servings VALUES (?, ?, ?, ?, ?)", new)
         return checkpoint
@@ -477,7 +469,7 @@ class Servings:
         """Return how far servings are behind the log (see `Lab.lag`)."""
         told: list[Standing] = []
         for served in self.served() if servings is None else servings:
-            failure = self.running.failures.get((served.model.name, served.as_))
+            failure = self.running.failures.get((served.model.id, served.as_))
             state, error = self._state(served, failure), failure.error if failure else None
             told.append((served.model.name, served.as_, served.mode, served.position, state, error))
         for one in followers:

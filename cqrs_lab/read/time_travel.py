@@ -16,10 +16,10 @@ from typing import Any
 from cqrs_lab.categories import naive
 from cqrs_lab.database import quote
 from cqrs_lab.errors import InvalidMoment
+from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.messages import utc
 from cqrs_lab.read.differences import columns_of, differences
 from cqrs_lab.read.kept import kept
-from cqrs_lab.read.models import ReadModel
 from cqrs_lab.read.serving import as_stored
 from cqrs_lab.read.servings import Servings
 from cqrs_lab.rows import Rows
@@ -111,7 +111,9 @@ class Past:
         if not any(source.name.lower() in models for source in model.sources()):
             return model.expanded(models, self._window)
         return model.bound(
-            lambda name: self._text(models[name.lower()]) if name.lower() in models else self._window(name)
+            lambda place: (
+                self._text(models[place.name.lower()]) if place.name.lower() in models else self._window(place.name)
+            )
         )
 
     def _window(self, table: str) -> str:

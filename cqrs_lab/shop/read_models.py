@@ -9,8 +9,8 @@ from __future__ import annotations
 from datetime import date
 from typing import Any, ClassVar
 
+from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.messages import Id, Query
-from cqrs_lab.read.models import ReadModel
 
 # The status is the furthest stage reached. One max() of its number and not a bool_or() for each: rebuilt and moved in
 # five sixths of the time.

@@ -66,7 +66,7 @@ def _calls(plan: Any) -> Iterator[Call]:
 def bound_reasons(calls: list[Call]) -> Iterator[str]:
     """Yield why calls, as they are bound, are not functions of the events.
 
-    The parse was judged before (`cqrs_lab.syntax.call_reasons`); here stands what only types can tell, and what a
+    The parse was judged before (`cqrs_lab.sql.parse.call_reasons`); here stands what only types can tell, and what a
     keyword or a macro turned out to mean. DuckDB itself puts `error()` into the plan of a subquery that has to give one
     row: it stops the query the same way whenever it is asked.
     """

@@ -21,8 +21,8 @@ from cqrs_lab.app import Lab, open_shop
 from cqrs_lab.database import Row
 from cqrs_lab.domain import Domain
 from cqrs_lab.errors import RuleViolated
+from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.messages import Command, Event
-from cqrs_lab.read.models import ReadModel
 from cqrs_lab.read.time_travel import Past
 from cqrs_lab.shop import (
     AddOrderLine,

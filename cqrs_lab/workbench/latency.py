@@ -28,8 +28,8 @@ from tqdm.auto import tqdm
 from cqrs_lab.app import Lab, open_shop
 from cqrs_lab.database import literal, quote
 from cqrs_lab.errors import QueryError, ReadOnlyStore
+from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.messages import Query, Recorded
-from cqrs_lab.read.models import ReadModel
 from cqrs_lab.read.moving import WAYS, ServedAs
 from cqrs_lab.read.projections import HandledRows, Projection
 from cqrs_lab.read.query_bus import QueryBus

@@ -17,7 +17,7 @@ from importlib.metadata import version
 import polars as pl
 
 from cqrs_lab.app import open_shop
-from cqrs_lab.read.models import ReadModel
+from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.shop import daily_orders, daily_sales, order_summary
 from cqrs_lab.workbench.crossovers import crossover_over_batches
 from cqrs_lab.workbench.latency import compare_sizes, order_summary_by_hand, time_steps, timed_ms

@@ -18,7 +18,7 @@ import polars as pl
 from cqrs_lab.app import Lab
 from cqrs_lab.database import quote
 from cqrs_lab.errors import CqrsLabError
-from cqrs_lab.read.models import ReadModel
+from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.read.time_travel import Past
 from cqrs_lab.shop.orders import STAGES
 from cqrs_lab.shop.read_models import order_summary

@@ -354,7 +354,9 @@ class EventStore:
             # What tells that a command comes again also tells something of what it said.
             self._database.execute("UPDATE commands SET digest = '' WHERE stream_no = ?", [number])
             for model, served_as in strange:
-                self._database.execute("DELETE FROM servings WHERE model = ? AND served_as = ?", [model, served_as])
+                self._database.execute(
+                    "DELETE FROM servings WHERE lower(model) = ? AND served_as = ?", [model, served_as]
+                )
                 self._database.execute(f"DROP TABLE IF EXISTS {quote(served_as)}.{quote(model)}")
             remake()
         return int(erased)

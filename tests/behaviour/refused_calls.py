@@ -411,16 +411,23 @@ CALLS = (
         other_handlers_move,
     ),
     Call(
+        errors.ReadModelRefused,
+        "read model 'below' reads 'above', which is built on it",
+        lambda lab: [
+            lab.serve(ReadModel(name, "order_id", f"SELECT order_id FROM {source} GROUP BY order_id"))
+            for name, source in (("below", "order_events"), ("above", "below"), ("below", "above"))
+        ],
+    ),
+    Call(
         errors.ProjectionFailed,
-        f"the rows of mine do not fit its key (order_id): {THEIRS}. Group by the key, and leave out rows where it is "
-        "NULL",
+        f"two rows of mine have one key (order_id): {THEIRS}. Group by the key, or name as the key what tells rows "
+        "apart",
         serving("SELECT order_id, type FROM order_events"),
     ),
     Call(
         errors.ProjectionFailed,
-        f"the rows of mine do not fit its key (customer_id): {THEIRS}. Group by the key, and leave out rows where it "
-        "is NULL",
-        serving("SELECT customer_id, count(*) AS n FROM order_events GROUP BY customer_id", "customer_id"),
+        "two rows of mine have the key customer_id = None. Group by the key, or name as the key what tells rows apart",
+        serving("SELECT nullif(order_id, order_id) AS customer_id, type FROM order_events", "customer_id"),
     ),
     Call(
         errors.ProjectionFailed,
@@ -446,8 +453,7 @@ CALLS = (
     ),
     Call(
         errors.NotServed,
-        "no history of mine can be kept: it has a window; and it has a window, which looks at rows of other keys; "
-        "as_of() folds the log instead",
+        "no history of mine can be kept: its key 'n' is a window; as_of() folds the log instead",
         lambda lab: lab.serve(
             ReadModel("mine", ("order_id", "n"), "SELECT order_id, rank() OVER (ORDER BY position) AS n "
                                                  "FROM order_events"),

@@ -56,14 +56,18 @@ def test_an_answer_by_value_goes_when_a_row_comes_to_the_value_or_leaves_it():
 
 def test_other_values_than_plain_ones_are_left_to_duckdb():
     """Where Python cannot say what DuckDB takes for equal (casts, NaN, collations), a change drops the answer."""
-    model = ReadModel("loose", "k", "SELECT order_id COLLATE NOCASE AS k, count(*) AS n FROM order_events GROUP BY ALL")
+    model = ReadModel(
+        "loose",
+        "k",
+        "SELECT order_id AS k, max(order_id COLLATE NOCASE) AS name, count(*) AS n FROM order_events GROUP BY order_id",
+    )
 
     class Loose(Query):
         model: ClassVar[ReadModel]
         key: str
 
         def answer(self, read: Any) -> Any:
-            return read.get(self.key)
+            return read.where(name=self.key).dicts()
 
     Loose.model = model
 
@@ -78,11 +82,11 @@ def test_other_values_than_plain_ones_are_left_to_duckdb():
         lab.serve(model, mode="inline")
         lab.serve(order_summary, mode="inline")
         values = ["5", "5.00", 5, 5.0, Decimal(5), Decimal("5.0")]
-        assert lab.ask(Loose(key="O-1")) is None
+        assert lab.ask(Loose(key="O-1")) == []
         assert [lab.ask(Paid(paid=value)) for value in values] == [0] * 6
         lab.send(place())
         lab.send(pay())
-        assert lab.ask(Loose(key="O-1"))["n"] == 2
+        assert [row["n"] for row in lab.ask(Loose(key="O-1"))] == [2]
         assert [lab.ask(Paid(paid=value)) for value in values] == [1] * 6
 
 

@@ -13,7 +13,7 @@ from cqrs_lab.workbench import Workload, generate
 # The parse of every SELECT fails, as it would if DuckDB wrote its parse in another way.
 UNREADABLE = """
 import sys, cqrs_lab
-from cqrs_lab import syntax
+from cqrs_lab.sql import parse as syntax
 def unreadable():
     raise KeyError("statements")
 syntax._scratch = unreadable

@@ -303,12 +303,12 @@ class _Run:
                             self.lab.serve(model)
                 if number == 0:
                     self.append(Step(case.late, (), (), 0))
-                self.lab.catch_up()
                 if number:
                     for state in self.lab.lag().dicts():
                         if state["state"] == "rebuild needed":  # it says so, which is all that can be asked
                             self.lab.serve(self.models[state["model"]], state["served_as"]).rebuild()
-                    self.lab.catch_up()
+                self.lab.catch_up()
+                if number:
                     self.look(None, when=", reopened")
                     self.append(case.steps[-1])
                     self.lab.catch_up()

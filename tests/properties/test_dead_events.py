@@ -64,7 +64,7 @@ def test_what_is_built_on_rows_without_dead_events_follows_them(numbers: list[st
             lab._servings.running.forward(served.stored, cut, 1)
             dead = [place for place, number in enumerate(numbers[: served.position], 1) if number in "xy"]
             assert dead_of(lab, "merged") == dead
-            expected = above.bound(lambda name, dead=dead: sound(merged, dead, served.position))  # type: ignore[misc]
+            expected = above.bound(lambda place, dead=dead: sound(merged, dead, served.position))
             assert_same(lab, served._select(), expected)
         before = served.rows().fetchall()
         served.rebuild()

@@ -25,9 +25,9 @@ from support.layers import (
 )
 
 from cqrs_lab import Lab, ReadModel, open_shop
+from cqrs_lab.ivm.fold import COMBINE, RUNNING
+from cqrs_lab.ivm.merge import Merge
 from cqrs_lab.read import kept
-from cqrs_lab.read.history import RUNNING
-from cqrs_lab.read.merge import COMBINE, Merge
 from cqrs_lab.shop import daily_orders, order_facts, order_summary
 
 everything = ReadModel(
@@ -120,7 +120,7 @@ def test_every_way_to_combine_has_a_running_one():
     """What merges can be followed event by event, whatever is added to merge's list."""
     assert set(RUNNING) == set(COMBINE.values())
     with open_shop() as lab:
-        assert all(isinstance(lab._servings.way(lab._servings.find(m)), Merge) for m in (*MERGING,))
+        assert all(isinstance(lab._servings.plan(lab._servings.find(m)), Merge) for m in (*MERGING,))
 
 
 @given(history=st.lists(facts, max_size=3), data=st.data())

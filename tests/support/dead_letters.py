@@ -79,7 +79,7 @@ def steps(*numbers: str) -> list[tuple[Event, int]]:
 def sound(model: ReadModel, dead: list[int], position: int) -> str:
     """Return the SELECT of a model over the events up to a position that are not dead."""
     where = f"position <= {position} AND position NOT IN ({', '.join(map(str, [0, *dead]))})"
-    return model.bound(lambda table: f"SELECT * FROM {table} WHERE {where}")
+    return model.bound(lambda place: f"SELECT * FROM {place.name} WHERE {where}")
 
 
 def dead_of(lab: Lab, model: str) -> list[int]:

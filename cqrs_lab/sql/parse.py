@@ -73,7 +73,9 @@ def call_reasons(node: Node) -> Iterator[str]:
     if node.get("class") == "FUNCTION":
         yield from _function_reasons(node)
     elif node.get("class") == "WINDOW":
-        yield from _window_reasons(node)
+        name = node["function_name"].lower()
+        if name not in functions.WINDOWS | functions.AGGREGATES:
+            yield f"{name}() OVER (…) is not known to be a function of the events"
     elif node.get("class") == "COLUMN_REF" and len(node["column_names"]) == 1:
         name = node["column_names"][0].lower()
         if name in functions.KEYWORDS:
@@ -109,20 +111,43 @@ def _text(node: Node) -> str | None:
     return str(literal["text"]) if literal.get("kind") == "STRING" else None
 
 
-def _window_reasons(node: Node) -> Iterator[str]:
-    name = node["function_name"].lower()
-    ordered = any(is_position(order["expression"]) for order in node["orders"])
-    if name not in functions.WINDOWS | functions.AGGREGATES:
-        yield f"{name}() OVER (…) is not known to be a function of the events"
-    elif name in functions.RANKS:
-        return
-    elif not ordered and (node["orders"] or name not in functions.ORDERLESS):
-        yield f"{name}() OVER (…) needs an order without ties: end its ORDER BY with position"
+def item_name(item: Node) -> str:
+    """Return the name of a select item, empty when it has none."""
+    if item["alias"]:
+        return str(item["alias"])
+    return str(item["column_names"][-1]) if item["class"] == "COLUMN_REF" else ""
 
 
-def is_position(node: Node) -> bool:
-    """Return whether an expression is the column `position`, which has no ties."""
-    return node.get("class") == "COLUMN_REF" and node["column_names"][-1].lower() == "position"
+def columns_of(expression: object) -> list[Node]:
+    """Return the columns that an expression reads, those of lambdas left out."""
+    bound = lambda_names(expression)
+    return [n for n in nodes(expression) if n.get("class") == "COLUMN_REF" and n["column_names"][0] not in bound]
+
+
+def lambda_names(expression: object) -> frozenset[str]:
+    """Return the names that lambdas in an expression give to their arguments."""
+    return frozenset(
+        column["column_names"][-1]
+        for node in nodes(expression)
+        if node.get("class") == "LAMBDA"
+        for column in nodes(node["lhs"])
+        if column.get("class") == "COLUMN_REF"
+    )
+
+
+def text_of(expression: Node) -> str:
+    """Return the SQL of an expression."""
+    tree = syntax_tree("SELECT 1") | {"select_list": [expression | {"alias": ""}]}
+    return syntax_text(tree).removeprefix("SELECT ")
+
+
+def conjuncts(condition: Node | None) -> Iterator[Node]:
+    """Yield the conditions that a condition demands together."""
+    if condition and condition.get("type") == "CONJUNCTION_AND":
+        for child in condition["children"]:
+            yield from conjuncts(child)
+    elif condition:
+        yield condition
 
 
 def same(one: Any, other: Any) -> bool:

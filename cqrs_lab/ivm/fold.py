@@ -1,0 +1,332 @@
+"""Folds: rows over events as aggregates whose halves combine.
+
+Owns the question whether the aggregates of two halves of a log combine. Where a column is one aggregate, the column is
+that state; where it is an expression over aggregates (a status from four flags), the aggregates are kept beside it in
+columns `_1`, `_2`, ….
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from cqrs_lab.database import quote
+from cqrs_lab.errors import QueryFailed
+from cqrs_lab.ivm.read_model import ReadModel
+from cqrs_lab.ivm.shape import CannotPlan, Shape, Use
+from cqrs_lab.sql.parse import Node, columns_of, is_aggregate, item_name, nodes, same, syntax_tree, text_of
+from cqrs_lab.sql.places import Template, template
+
+# How the aggregate of both halves follows from {old}, over the events before, and {new}, over those after. NULL means
+# that a half had no value; least and greatest skip NULLs.
+_ADD = "coalesce({old} + {new}, {old}, {new})"
+_LATEST = "coalesce({new}, {old})"  # by position, and every new position is above every old one
+_EARLIEST = "coalesce({old}, {new})"
+_LEAST, _GREATEST = "least({old}, {new})", "greatest({old}, {new})"
+COMBINE = {
+    "count": _ADD,
+    "count_star": _ADD,
+    "count_if": _ADD,
+    "countif": _ADD,
+    "sum": _ADD,
+    "min": _LEAST,
+    "max": _GREATEST,
+    "bool_and": "coalesce({old} AND {new}, {old}, {new})",
+    "bool_or": "coalesce({old} OR {new}, {old}, {new})",
+    "bit_and": "coalesce({old} & {new}, {old}, {new})",
+    "bit_or": "coalesce({old} | {new}, {old}, {new})",
+    "arg_max": _LATEST,
+    "argmax": _LATEST,
+    "max_by": _LATEST,
+    "arg_min": _EARLIEST,
+    "argmin": _EARLIEST,
+    "min_by": _EARLIEST,
+}
+# How an aggregate over all events so far follows from those over each, by how those of two halves combine.
+RUNNING = {
+    _ADD: "sum({x})",
+    _LEAST: "min({x})",
+    _GREATEST: "max({x})",
+    COMBINE["bool_and"]: "bool_and({x})",
+    COMBINE["bool_or"]: "bool_or({x})",
+    COMBINE["bit_and"]: "bit_and({x})",
+    COMBINE["bit_or"]: "bit_or({x})",
+    _LATEST: "last_value({x} IGNORE NULLS)",
+    _EARLIEST: "first_value({x} IGNORE NULLS)",
+}
+
+
+@dataclass(frozen=True)
+class State:
+    """One aggregate, kept in a column: how its two halves combine."""
+
+    column: str
+    expression: Node
+    combine: str
+
+
+@dataclass(frozen=True)
+class Fold:
+    """How the rows of a read model over events follow from aggregates whose halves combine.
+
+    Attributes:
+        shape: what it reads: one table of events.
+        columns: its columns, in order.
+        keys: column of the key -> its expression.
+        states: the aggregates that its rows keep.
+        outputs: column -> expression over the states, for columns that are not a state themselves.
+    """
+
+    shape: Shape
+    columns: tuple[str, ...]
+    keys: dict[str, Node]
+    states: tuple[State, ...]
+    outputs: dict[str, str]
+
+    @property
+    def model(self) -> ReadModel:
+        """The read model."""
+        return self.shape.model
+
+    @property
+    def use(self) -> Use:
+        """The place where it reads events."""
+        return self.shape.uses[0]
+
+    @property
+    def is_one_row(self) -> bool:
+        """Whether it puts all events into one row, which is there without any event, too."""
+        return not self.shape.tree["group_expressions"] and self.shape.tree["aggregate_handling"] == "STANDARD_HANDLING"
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The columns that rows are combined by: the key, and the states."""
+        return (*self.keys, *(state.column for state in self.states))
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """The states that are not among the read model's columns."""
+        return tuple(state.column for state in self.states if state.column not in self.columns)
+
+    @cached_property
+    def _template(self) -> Template:
+        return self._grouped({})
+
+    @cached_property
+    def _by_event(self) -> Template:
+        at: Node = {"class": "COLUMN_REF", "type": "COLUMN_REF", "alias": "", "query_location": 0}
+        at |= {"query_location_length": 0, "column_names": [self.use.alias, "position"]}
+        return self._grouped({"_at": at})
+
+    def _grouped(self, more: dict[str, Node]) -> Template:
+        groups = {**self.keys, **more}
+        items = [expression | {"alias": name} for name, expression in groups.items()]
+        items += [state.expression | {"alias": state.column} for state in self.states]
+        by = [] if self.is_one_row and not more else [expression | {"alias": ""} for expression in groups.values()]
+        grouped = {
+            "select_list": items,
+            "group_expressions": by,
+            "group_sets": [list(range(len(by)))] if by else [],
+            "aggregate_handling": "STANDARD_HANDLING",
+        }
+        return template(self.shape.tree | grouped, self.model.sql)
+
+    def folded(self, new: str) -> str:
+        """Return the SELECT of keys and states, over the events that `new` selects."""
+        return self._template.filled(lambda _: new)
+
+    def by_event(self, new: str) -> str:
+        """Return the SELECT of keys and states over each event alone, with its position as `_at`."""
+        return self._by_event.filled(lambda _: new)
+
+    def finished(self, states: str, more: str = "") -> str:
+        """Return the SELECT of rows with all their columns and hidden states, out of their keys and states."""
+        names = [*self.columns, *self.hidden]
+        items = ",\n       ".join(_named(self.outputs.get(name, quote(name)), name) for name in names)
+        return f"SELECT {items}{more}\nFROM ({states}\n) AS _states"
+
+    @cached_property
+    def _windowed(self) -> Template:
+        # Rows that a list makes of one event share its position, so the frame goes by value and takes them together.
+        window = f"(PARTITION BY {{}} ORDER BY {quote(self.use.alias)}.position RANGE UNBOUNDED PRECEDING)"
+        keys = {name: text_of(expression) for name, expression in self.keys.items()}
+        over = window.format(", ".join(f"({text})" for text in keys.values()) or "NULL")
+        items = [
+            f"{quote(self.use.alias)}.position AS _at",
+            *(f"{text} AS {quote(name)}" for name, text in keys.items()),
+        ]
+        items += [f"{text_of(state.expression)} OVER {over} AS {quote(state.column)}" for state in self.states]
+        select_list = syntax_tree(f"SELECT DISTINCT {', '.join(items)}")
+        plain = {"group_expressions": [], "group_sets": [], "aggregate_handling": "STANDARD_HANDLING"}
+        taken = {name: select_list[name] for name in ("select_list", "modifiers")}
+        return template(self.shape.tree | plain | taken, self.model.sql)
+
+    def windowed(self, events: str) -> str:
+        """Return the SELECT of the rows after each event, with its `_at`, by one window for each aggregate.
+
+        Any aggregate does, also one whose halves do not combine; it takes a sort, so `running` is faster where it can.
+        """
+        return self.finished(self._windowed.filled(lambda _: events), ", _at")
+
+    def running(self, folds: str, kinds: dict[str, str]) -> str:
+        """Return the SELECT of the rows, hidden states included, after each event, with its `_at`.
+
+        Args:
+            folds: what `by_event` gives.
+            kinds: column -> its type.
+        """
+        keys = ", ".join(map(quote, self.keys))
+        states = "".join(
+            f", CAST({RUNNING[state.combine].format(x=quote(state.column))} OVER _w AS {kinds[state.column]})"
+            f" AS {quote(state.column)}"
+            for state in self.states
+        )
+        window = f"WINDOW _w AS (PARTITION BY {keys} ORDER BY _at ROWS UNBOUNDED PRECEDING)"
+        return self.finished(f"SELECT {keys}{states}, _at FROM ({folds}) {window}", ", _at")
+
+
+def _named(text: str, name: str) -> str:
+    """A column of a SELECT under a name, which is said once where it is the column's own."""
+    return text if text == quote(name) else f"{text} AS {quote(name)}"
+
+
+def fold_of(shape: Shape, *, combines_too: bool = True) -> Fold:
+    """Return how the aggregates of a read model combine.
+
+    Args:
+        combines_too: whether they have to; False for a fold that is asked after each event, and not moved.
+
+    Raises:
+        CannotPlan: with the reason.
+    """
+    tree, model = shape.tree, shape.model
+    _check_shape(shape)
+    keys: dict[str, Node] = {}
+    visible: list[State] = []
+    hidden: list[State] = []
+    outputs: dict[str, str] = {}
+    for item in tree["select_list"]:
+        name = item_name(item)
+        whole = shape.qualified(item, is_item=True) | {"alias": ""}
+        aggregates = [node for node in nodes(whole) if is_aggregate(node)]
+        is_key = name.lower() in {key.lower() for key in model.keys}
+        if not aggregates:
+            if not is_key:
+                raise CannotPlan(f"its column {name!r} is neither part of the key nor an aggregate")
+            keys[name] = whole
+            continue
+        if is_key:
+            raise CannotPlan(f"its key {name!r} is an aggregate")
+        _check_outside(whole, aggregates)
+        combines = [_combine(node, shape) if combines_too else "" for node in aggregates]
+        if aggregates[0] is whole:
+            visible.append(State(name, whole, combines[0]))
+            continue
+        for node, combine in zip(aggregates, combines, strict=True):
+            if not any(same(node, state.expression) for state in hidden):
+                hidden.append(State(f"_{len(hidden) + 1}", node, combine))
+        outputs[name] = text_of(_over_states(whole, hidden))
+    _check_groups(shape, keys)
+    columns = tuple(item_name(item) for item in tree["select_list"])
+    fold = Fold(shape, columns, keys, (*visible, *hidden), outputs)
+    try:
+        assert fold._template
+    except QueryFailed as error:
+        raise CannotPlan(str(error)) from None
+    return fold
+
+
+def _check_shape(shape: Shape) -> None:
+    tree = shape.tree
+    if tree["modifiers"]:
+        raise CannotPlan("it has DISTINCT or ORDER BY")
+    if tree["having"] or tree["qualify"]:
+        raise CannotPlan("it has HAVING or QUALIFY, which need the whole history of a row")
+    if len(shape.uses) > 1:
+        raise CannotPlan("it reads more than one table")
+    if not shape.uses[0].name.endswith("_events"):
+        raise CannotPlan(f"it reads the rows of {shape.uses[0].name}, which change; events only come")
+    if shape.uses[0].optional or shape.has_optional_lists:
+        raise CannotPlan("it reads a list on the right of a left join")
+    if any(node.get("class") == "WINDOW" for node in nodes(tree)):
+        raise CannotPlan("it has a window")
+    is_grouped = tree["group_expressions"] or tree["aggregate_handling"] != "STANDARD_HANDLING"
+    if not is_grouped and not any(is_aggregate(node) for node in nodes(tree["select_list"])):
+        raise CannotPlan("it is not grouped by its key")
+
+
+def _combine(node: Node, shape: Shape) -> str:
+    name = node["function_name"].lower()
+    said = f"{name}()"
+    arguments = [argument["expression"] for argument in node["arguments"]]
+    if node["distinct"]:
+        raise CannotPlan(f"{name}(DISTINCT …) needs all the values that a row has seen")
+    if node["order_bys"]["orders"]:
+        raise CannotPlan(f"{said} has an ORDER BY")
+    if name not in COMBINE:
+        raise CannotPlan(f"{said} of two halves does not follow from the {said} of each")
+    if any(part.get("class") == "COLLATE" for argument in arguments for part in nodes(argument)):
+        raise CannotPlan(f"{said} compares texts under a collation")
+    if COMBINE[name] in (_LATEST, _EARLIEST):
+        by = arguments[1] if len(arguments) == 2 else {}
+        if by.get("class") != "COLUMN_REF" or by["column_names"] != [shape.uses[0].alias, by["column_names"][-1]]:
+            raise CannotPlan(f"{said} is not by position alone")
+        if by["column_names"][-1].lower() != "position":
+            raise CannotPlan(f"{said} is not by position alone")
+    elif len(arguments) > 1:
+        raise CannotPlan(f"{said} has more than one argument")
+    return COMBINE[name]
+
+
+def _check_outside(item: Node, aggregates: list[Node]) -> None:
+    """Outside its aggregates an expression may use nothing of the events: one row stands for many."""
+    inside = {id(node) for aggregate in aggregates for node in nodes(aggregate)}
+    for column in columns_of(item):
+        if id(column) not in inside:
+            raise CannotPlan(f"{column['column_names'][-1]!r} stands outside an aggregate")
+
+
+def _over_states(expression: Node, states: list[State]) -> Node:
+    """The expression with its aggregates replaced by the columns that keep them."""
+
+    def change(node: object) -> object:
+        if isinstance(node, list):
+            return [change(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if is_aggregate(node):
+            column = next(state.column for state in states if same(state.expression, node))
+            place = {"query_location": 0, "query_location_length": 0}
+            return {"class": "COLUMN_REF", "type": "COLUMN_REF", "alias": "", **place, "column_names": [column]}
+        return {name: change(value) for name, value in node.items()}
+
+    whole = change(expression)
+    assert isinstance(whole, dict)
+    return whole
+
+
+def _check_groups(shape: Shape, keys: dict[str, Node]) -> None:
+    tree = shape.tree
+    found = set()
+    for expression in tree["group_expressions"]:
+        name = _key_named(shape, expression, keys)
+        if name is None:
+            raise CannotPlan("it is grouped by more than its key")
+        found.add(name)
+    if tree["group_expressions"] and found != set(keys):
+        raise CannotPlan("it is grouped by less than its key")
+    if not tree["group_expressions"] and tree["aggregate_handling"] == "STANDARD_HANDLING":
+        assert not any(columns_of(key) for key in keys.values())  # DuckDB lets no column stand beside an aggregate
+
+
+def _key_named(shape: Shape, expression: Node, keys: dict[str, Node]) -> str | None:
+    """The column of the key that an expression of GROUP BY means: by number, by name, or by what it is."""
+    literal = expression.get("literal", {}).get("text") if expression["class"] == "CONSTANT" else None
+    if literal is not None and literal.isdigit():
+        name = item_name(shape.tree["select_list"][int(literal) - 1])
+        return name if name in keys else None
+    try:
+        whole = shape.qualified(expression, is_item=True)
+    except CannotPlan:
+        return None
+    return next((name for name, key in keys.items() if same(whole, key)), None)

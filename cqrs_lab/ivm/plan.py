@@ -1,0 +1,132 @@
+"""Plans: how the stored rows of a read model move when events come and other rows change.
+
+Owns the choice between the ways, and what a plan is. One routine moves any plan (`cqrs_lab.read.moving`): the keys that
+are reached, the rows before, the rows after, replace, hand on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from cqrs_lab.database import quote
+from cqrs_lab.ivm.fold import fold_of
+from cqrs_lab.ivm.merge import Merge, look_ups_of, merge_of
+from cqrs_lab.ivm.read_model import ReadModel
+from cqrs_lab.ivm.shape import CannotPlan, Shape, Use
+from cqrs_lab.ivm.ways import Read, Ways, ways_of
+
+
+@dataclass(frozen=True)
+class Touch:
+    """Rows are made again for the keys that a change can reach."""
+
+    model: ReadModel
+    ways: Ways
+    reason: str
+    way: str = "touched keys"
+    hidden: tuple[str, ...] = ()
+
+    @property
+    def uses(self) -> tuple[Use, ...]:
+        """All places."""
+        return tuple(self.ways.shape.uses)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the read models that are read, in lower case."""
+        return tuple(dict.fromkeys(use.name for use in self.uses if not is_events(use)))
+
+    @property
+    def found_by(self) -> tuple[str, ...]:
+        """The parts of the key that a change can reach."""
+        return self.ways.names
+
+    def rows(self, read: Read) -> str:
+        """Return the author's own text."""
+        return self.model.bound(lambda place: read(self.ways.shape.use(place.number)))
+
+    def reached(self, new: Read, read: Read, noted: str | None) -> str:
+        """Return the keys that new events and changed rows reach."""
+        selects = [self.keys_of(use, new(use), read) for use in self.uses if is_events(use)]
+        if noted:
+            selects.append(f"SELECT {', '.join(map(quote, self.found_by))} FROM {noted}")
+        whole = "\nUNION ALL BY NAME\n".join(f"({select})" for select in selects)
+        return f"SELECT DISTINCT * FROM ({whole or self.nothing()}\n)"
+
+    def nothing(self) -> str:
+        """Return the SELECT of no key: what to say when only layers are read, and none of them changed."""
+        return f"SELECT {', '.join(f'NULL AS {quote(name)}' for name in self.found_by)} LIMIT 0"
+
+    def after(self, before: str, reached: str, read: Read, *, nulls: bool) -> str:
+        """Return the author's own text over what the keys need, cut to their rows."""
+
+        def cut(place: Use) -> str:
+            condition = self.ways.cut(place, reached, nulls=nulls)
+            select = read(place)
+            return f"SELECT * FROM ({select}\n) AS {quote(place.alias)} WHERE {condition}" if condition else select
+
+        names = ", ".join(map(quote, self.found_by))
+        if not nulls:
+            return f"SELECT * FROM ({self.rows(cut)}\n) WHERE ({names}) IN (SELECT ({names}) FROM {reached})"
+        same = " AND ".join(f"_a.{quote(n)} IS NOT DISTINCT FROM _r.{quote(n)}" for n in self.found_by)
+        return f"SELECT * FROM ({self.rows(cut)}\n) AS _a WHERE EXISTS (SELECT 1 FROM {reached} AS _r WHERE {same})"
+
+    def keys_of(self, use: Use, changed: str, read: Read) -> str:
+        """Return the keys that changed rows of a place reach."""
+        return self.ways.keys_of(use, changed, read)
+
+
+@dataclass(frozen=True)
+class Recompute:
+    """All rows are made again."""
+
+    model: ReadModel
+    reason: str
+    way: str = "recompute all"
+    uses: tuple[Use, ...] = ()
+    layers: tuple[str, ...] = ()
+    found_by: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+
+
+def is_events(use: Use) -> bool:
+    """Return whether a place reads a table of events; no read model may be called that way."""
+    return use.name.endswith("_events")
+
+
+AnyPlan = Merge | Touch | Recompute
+
+
+def plan_of(
+    model: ReadModel,
+    columns: Callable[[str], Iterable[str]],
+    models: Mapping[str, ReadModel],
+    plan: Callable[[ReadModel], AnyPlan],
+) -> AnyPlan:
+    """Return how the rows of a read model move: by the first way that is sure.
+
+    Args:
+        columns: name of a source, in lower case -> its columns.
+        models: the read models that it may be built on, by lower-case name.
+        plan: how another read model moves.
+    """
+    try:
+        shape = Shape(model, columns)
+    except CannotPlan as reason:
+        return Recompute(model, str(reason))
+    try:
+        return merge_of(fold_of(shape))
+    except CannotPlan as reason:
+        why_not_merge = str(reason)
+    try:
+        ways = ways_of(shape)
+    except CannotPlan as reason:
+        return Recompute(model, str(reason))
+    first = models.get(shape.uses[0].name)
+    base = plan(first) if first else None
+    if isinstance(base, Merge) and base.looked_up is None:
+        with suppress(CannotPlan):
+            return look_ups_of(ways, base.fold, lambda use: models[use.name].keys if use.name in models else ())
+    return Touch(model, ways, why_not_merge)
