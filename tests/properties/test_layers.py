@@ -93,8 +93,8 @@ def test_only_what_is_reached_is_made_anew() -> None:
             )[0][0]
             for model in (listed, unnamed, by_customer)
         }
-        # The rows of `listed` are those of order_facts, merged when it moves. That she has a name is a condition on what
-        # is looked up; a way leaves it out, so that no key is missed.
+        # The rows of `listed` are those of order_facts, merged when it moves. That she has a name is a condition on
+        # what is looked up; a way leaves it out, so that no key is missed.
         assert noted == {"listed": 0, "unnamed": 1, "by_customer": 1}
 
 
