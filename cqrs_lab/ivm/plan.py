@@ -53,11 +53,7 @@ class Touch:
         if noted:
             selects.append(f"SELECT {', '.join(map(quote, self.found_by))} FROM {noted}")
         whole = "\nUNION ALL BY NAME\n".join(f"({select})" for select in selects)
-        return f"SELECT DISTINCT * FROM ({whole or self.nothing()}\n)"
-
-    def nothing(self) -> str:
-        """Return the SELECT of no key: what to say when only layers are read, and none of them changed."""
-        return f"SELECT {', '.join(f'NULL AS {quote(name)}' for name in self.found_by)} LIMIT 0"
+        return f"SELECT DISTINCT * FROM ({whole}\n)"
 
     def after(self, before: str, reached: str, read: Read, *, nulls: bool) -> str:
         """Return the author's own text over what the keys need, cut to their rows."""

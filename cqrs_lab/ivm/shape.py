@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.sql.parse import (
@@ -23,6 +23,7 @@ from cqrs_lab.sql.parse import (
     same,
     syntax_text,
     syntax_tree,
+    text_of,
 )
 from cqrs_lab.sql.places import number_of
 
@@ -81,6 +82,11 @@ class Condition:
     within: tuple[int, ...]
     left: int | None
 
+    @cached_property
+    def text(self) -> str:
+        """Its SQL, written by DuckDB once and not at every batch."""
+        return text_of(self.expression)
+
     @property
     def scope(self) -> tuple[int, ...]:
         """The LEFT JOINs whose matches it decides on; it need not hold for what lacks a partner there."""
@@ -109,6 +115,11 @@ class Part:
     expression: Node
     use: int | None
     unnests: frozenset[str]
+
+    @cached_property
+    def text(self) -> str:
+        """Its SQL, written by DuckDB once and not at every batch."""
+        return text_of(self.expression)
 
 
 class Shape:

@@ -15,7 +15,7 @@ from itertools import count
 
 from cqrs_lab.database import quote
 from cqrs_lab.ivm.shape import CannotPlan, Condition, Part, Shape, Use
-from cqrs_lab.sql.parse import is_aggregate, item_name, nodes, text_of
+from cqrs_lab.sql.parse import is_aggregate, item_name, nodes
 
 Read = Callable[[Use], str]
 """One place where a SELECT reads a source -> the SELECT of its rows there."""
@@ -70,7 +70,7 @@ class Ways:
             # Its rows reach all of the others: whether there is one is all that matters.
             first, conditions = f"(SELECT 1 FROM {first}{_where(conditions)} LIMIT 1) AS {quote(use.alias)}", []
         source = [first, *(self._placed(step.use, read(step.use), lists) for step in steps)]
-        items = ", ".join(f"{text_of(part.expression)} AS {quote(part.name)}" for part in self.parts)
+        items = ", ".join(f"{part.text} AS {quote(part.name)}" for part in self.parts)
         return f"SELECT DISTINCT {items}\nFROM {f',{chr(10)}'.join(source)}{_where(conditions)}"
 
     def _placed(self, use: Use, select: str, lists: set[str]) -> str:
@@ -90,7 +90,7 @@ class Ways:
         conditions = []
         for part in self.parts:
             if part.use == use.number and not part.unnests and not _makes_rows(part):
-                text, name = text_of(part.expression), quote(part.name)
+                text, name = part.text, quote(part.name)
                 is_null = f" OR ({text}) IS NULL" if nulls else ""
                 conditions.append(f"(({text}) IN (SELECT {name} FROM {reached} WHERE {name} IS NOT NULL){is_null})")
         return " AND ".join(conditions) or None
@@ -155,7 +155,7 @@ def _steps(found: _Found, targets: list[int]) -> tuple[Step, ...]:
 
 
 def _where(conditions: list[Condition]) -> str:
-    whole = " AND ".join(f"({text_of(condition.expression)})" for condition in conditions)
+    whole = " AND ".join(f"({condition.text})" for condition in conditions)
     return f"\nWHERE {whole}" if whole else ""
 
 
