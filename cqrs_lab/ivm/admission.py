@@ -11,7 +11,7 @@ from cqrs_lab.categories import TABLES, check_name
 from cqrs_lab.errors import ReadModelRefused
 from cqrs_lab.ivm.orders import Layer, order_reasons
 from cqrs_lab.sql.functions import TABLE_FUNCTIONS
-from cqrs_lab.sql.parse import Node, call_reasons, item_name, nodes
+from cqrs_lab.sql.parse import Node, call_reasons, first_select, item_name, nodes
 from cqrs_lab.sql.places import common_names
 
 
@@ -39,9 +39,7 @@ def reasons_against(tree: Node, keys: tuple[str, ...], layers: Mapping[str, Laye
 
 
 def _column_reasons(tree: Node, keys: tuple[str, ...]) -> Iterator[str]:
-    top = tree
-    while top["type"] == "SET_OPERATION_NODE":
-        top = (top.get("children") or [top["left"]])[0]
+    top = first_select(tree)
     if top["type"] != "SELECT_NODE":
         yield f"it is a {top['type']}, not a SELECT"
         return

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cqrs_lab.sql.functions import BY_ARGUMENT, BY_ORDER, ORDERLESS, RANKS
-from cqrs_lab.sql.parse import Node, conjuncts, is_aggregate, item_name, nodes, same, text_of
+from cqrs_lab.sql.parse import Node, conjuncts, first_select, is_aggregate, item_name, nodes, same, text_of
 
 
 class Layer(Protocol):
@@ -88,7 +88,7 @@ class _Scope:
         layer = self._layers.get(name)
         if layer is None:
             return _From(alias, None, None)
-        columns = frozenset(item_name(item).lower() for item in _first_select(layer.tree)["select_list"])
+        columns = frozenset(item_name(item).lower() for item in first_select(layer.tree)["select_list"])
         return _From(alias, frozenset(key.lower() for key in layer.keys), columns)
 
     def _select(self, node: Node, alias: str, names: list[str], common: Mapping[str, Node] | None = None) -> _From:
@@ -361,12 +361,6 @@ def _joins(source: Node) -> Iterator[Node]:
         yield from _joins(source["left"])
         yield from _joins(source["right"])
         yield source
-
-
-def _first_select(tree: Node) -> Node:
-    while tree["type"] == "SET_OPERATION_NODE":
-        tree = (tree.get("children") or [tree["left"]])[0]
-    return tree
 
 
 def _using(select: Node) -> set[str]:

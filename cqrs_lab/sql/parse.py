@@ -111,6 +111,13 @@ def _text(node: Node) -> str | None:
     return str(literal["text"]) if literal.get("kind") == "STRING" else None
 
 
+def first_select(tree: Node) -> Node:
+    """Return the SELECT whose columns give a parse its names: itself, or the first of a UNION."""
+    while tree["type"] == "SET_OPERATION_NODE":
+        tree = (tree.get("children") or [tree["left"]])[0]
+    return tree
+
+
 def item_name(item: Node) -> str:
     """Return the name of a select item, empty when it has none."""
     if item["alias"]:
