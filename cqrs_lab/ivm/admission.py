@@ -12,7 +12,7 @@ from cqrs_lab.errors import ReadModelRefused
 from cqrs_lab.ivm.orders import Layer, order_reasons
 from cqrs_lab.sql.functions import TABLE_FUNCTIONS
 from cqrs_lab.sql.parse import Node, call_reasons, first_select, item_name, nodes
-from cqrs_lab.sql.places import common_names
+from cqrs_lab.sql.withs import common_names
 
 
 def check_model_name(kind: str, name: str) -> None:

@@ -13,7 +13,8 @@ from functools import cached_property
 from cqrs_lab.database import quote
 from cqrs_lab.errors import QueryFailed
 from cqrs_lab.ivm.read_model import ReadModel
-from cqrs_lab.ivm.shape import CannotPlan, Shape, Use
+from cqrs_lab.ivm.reading import CannotPlan, Use
+from cqrs_lab.ivm.shape import Shape, is_position
 from cqrs_lab.sql.parse import Node, columns_of, is_aggregate, item_name, nodes, same, syntax_tree, text_of
 from cqrs_lab.sql.places import Template, template
 
@@ -70,7 +71,7 @@ class Fold:
     """How the rows of a read model over events follow from aggregates whose halves combine.
 
     Attributes:
-        shape: what it reads: one table of events.
+        shape: what it reads: one table of events, in one SELECT or through others that leave its rows as many.
         columns: its columns, in order.
         keys: column of the key -> its expression.
         states: the aggregates that its rows keep.
@@ -112,11 +113,19 @@ class Fold:
     def _template(self) -> Template:
         return self._grouped({})
 
+    @property
+    def shows_position(self) -> bool:
+        """Whether it can be asked for after each event: its SELECT sees the position of each."""
+        return self.shape.position is not None
+
+    @property
+    def _position(self) -> Node:
+        assert self.shape.position is not None, "whoever asks looks at shows_position before"
+        return self.shape.position
+
     @cached_property
     def _by_event(self) -> Template:
-        at: Node = {"class": "COLUMN_REF", "type": "COLUMN_REF", "alias": "", "query_location": 0}
-        at |= {"query_location_length": 0, "column_names": [self.use.alias, "position"]}
-        return self._grouped({"_at": at})
+        return self._grouped({"_at": self._position})
 
     def _grouped(self, more: dict[str, Node]) -> Template:
         groups = {**self.keys, **more}
@@ -148,11 +157,12 @@ class Fold:
     @cached_property
     def _windowed(self) -> Template:
         # Rows that a list makes of one event share its position, so the frame goes by value and takes them together.
-        window = f"(PARTITION BY {{}} ORDER BY {quote(self.use.alias)}.position RANGE UNBOUNDED PRECEDING)"
+        position = text_of(self._position)
+        window = f"(PARTITION BY {{}} ORDER BY {position} RANGE UNBOUNDED PRECEDING)"
         keys = {name: text_of(expression) for name, expression in self.keys.items()}
         over = window.format(", ".join(f"({text})" for text in keys.values()) or "NULL")
         items = [
-            f"{quote(self.use.alias)}.position AS _at",
+            f"{position} AS _at",
             *(f"{text} AS {quote(name)}" for name, text in keys.items()),
         ]
         items += [f"{text_of(state.expression)} OVER {over} AS {quote(state.column)}" for state in self.states]
@@ -207,7 +217,7 @@ def fold_of(shape: Shape, *, combines_too: bool = True) -> Fold:
     outputs: dict[str, str] = {}
     for item in tree["select_list"]:
         name = item_name(item)
-        whole = shape.qualified(item, is_item=True) | {"alias": ""}
+        whole = shape.top.named(item) | {"alias": ""}
         aggregates = [node for node in nodes(whole) if is_aggregate(node)]
         is_key = name.lower() in {key.lower() for key in model.keys}
         if not aggregates:
@@ -246,12 +256,13 @@ def _check_shape(shape: Shape) -> None:
         raise CannotPlan("it reads more than one table")
     if not shape.uses[0].name.endswith("_events"):
         raise CannotPlan(f"it reads the rows of {shape.uses[0].name}, which change; events only come")
-    if shape.uses[0].optional or shape.has_optional_lists:
+    if not all(scope.is_plain for scope in shape.scopes[1:]):
+        raise CannotPlan("it reads a SELECT that puts rows together or looks at several")
+    if shape.uses[0].optional or shape.reading.has_optional_lists:
         raise CannotPlan("it reads a list on the right of a left join")
-    if any(node.get("class") == "WINDOW" for node in nodes(tree)):
+    if shape.top.windows:
         raise CannotPlan("it has a window")
-    is_grouped = tree["group_expressions"] or tree["aggregate_handling"] != "STANDARD_HANDLING"
-    if not is_grouped and not any(is_aggregate(node) for node in nodes(tree["select_list"])):
+    if not shape.top.is_grouped:
         raise CannotPlan("it is not grouped by its key")
 
 
@@ -265,13 +276,11 @@ def _combine(node: Node, shape: Shape) -> str:
         raise CannotPlan(f"{said} has an ORDER BY")
     if name not in COMBINE:
         raise CannotPlan(f"{said} of two halves does not follow from the {said} of each")
+    arguments = [shape.top.full(argument) for argument in arguments]
     if any(part.get("class") == "COLLATE" for argument in arguments for part in nodes(argument)):
         raise CannotPlan(f"{said} compares texts under a collation")
     if COMBINE[name] in (_LATEST, _EARLIEST):
-        by = arguments[1] if len(arguments) == 2 else {}
-        if by.get("class") != "COLUMN_REF" or by["column_names"] != [shape.uses[0].alias, by["column_names"][-1]]:
-            raise CannotPlan(f"{said} is not by position alone")
-        if by["column_names"][-1].lower() != "position":
+        if len(arguments) != 2 or not is_position(arguments[1], shape.uses[0]):
             raise CannotPlan(f"{said} is not by position alone")
     elif len(arguments) > 1:
         raise CannotPlan(f"{said} has more than one argument")
@@ -326,7 +335,7 @@ def _key_named(shape: Shape, expression: Node, keys: dict[str, Node]) -> str | N
         name = item_name(shape.tree["select_list"][int(literal) - 1])
         return name if name in keys else None
     try:
-        whole = shape.qualified(expression, is_item=True)
+        whole = shape.top.named(expression)
     except CannotPlan:
         return None
     return next((name for name, key in keys.items() if same(whole, key)), None)

@@ -13,7 +13,7 @@ from cqrs_lab.database import quote
 from cqrs_lab.errors import QueryFailed
 from cqrs_lab.ivm.fold import Fold
 from cqrs_lab.ivm.read_model import ReadModel
-from cqrs_lab.ivm.shape import CannotPlan, Use
+from cqrs_lab.ivm.reading import CannotPlan, Use
 from cqrs_lab.ivm.ways import Read, Ways
 from cqrs_lab.sql.parse import is_aggregate, item_name, nodes
 from cqrs_lab.sql.places import Template, template
@@ -141,11 +141,13 @@ def look_ups_of(ways: Ways, base: Fold, keys_of: Callable[[Use], Iterable[str]])
     """
     shape, model = ways.shape, ways.shape.model
     tree, first = shape.tree, shape.uses[0]
+    if shape.is_nested:
+        raise CannotPlan("it is more than one SELECT")
     if tree["where_clause"] or tree["having"] or tree["group_expressions"] or tree["modifiers"] or tree["qualify"]:
         raise CannotPlan("it leaves rows out or puts several together")
     if tree["aggregate_handling"] != "STANDARD_HANDLING" or any(is_aggregate(n) for n in nodes(tree)):
         raise CannotPlan("it puts several rows together")
-    if any(n.get("class") == "WINDOW" for n in nodes(tree)) or shape.has_lists:
+    if any(n.get("class") == "WINDOW" for n in nodes(tree)) or shape.reading.has_lists:
         raise CannotPlan("it looks at several rows or makes several of one")
     if len(shape.uses) < 2 or first.optional or not all(use.optional for use in shape.uses[1:]):
         raise CannotPlan("it joins what it does not look up")
@@ -169,7 +171,7 @@ def look_ups_of(ways: Ways, base: Fold, keys_of: Callable[[Use], Iterable[str]])
             pairs[use.number] = pair
     shown: dict[str, str] = {}
     for item in tree["select_list"]:
-        whole = shape.qualified(item, is_item=True)
+        whole = shape.top.full(item, is_item=True)
         if whole["class"] == "COLUMN_REF" and [n.lower() for n in whole["column_names"][:-1]] == [first.alias.lower()]:
             shown.setdefault(whole["column_names"][1].lower(), item_name(item))
     keys = {key.lower() for key in model.keys}

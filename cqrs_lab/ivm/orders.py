@@ -13,7 +13,19 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cqrs_lab.sql.functions import BY_ARGUMENT, BY_ORDER, ORDERLESS, RANKS
-from cqrs_lab.sql.parse import Node, conjuncts, first_select, is_aggregate, item_name, nodes, same, text_of
+from cqrs_lab.sql.parse import (
+    Node,
+    conjuncts,
+    first_select,
+    is_aggregate,
+    item_name,
+    left_out_of,
+    nodes,
+    own_nodes,
+    same,
+    text_of,
+)
+from cqrs_lab.sql.withs import Known, known_in, queries
 
 
 class Layer(Protocol):
@@ -47,14 +59,14 @@ class _From:
 class _Scope:
     """What FROM of one SELECT names, for the question whether an order over its rows is total."""
 
-    def __init__(self, select: Node, layers: Mapping[str, Layer], common: Mapping[str, Node]) -> None:
-        self.select, self._layers, self._common = select, layers, common
+    def __init__(self, select: Node, layers: Mapping[str, Layer], known: Known) -> None:
+        self.select, self._layers, self._known = select, layers, known
         self.found: list[_From] = []
         self.single: set[str] = set()  # aliases of what is looked up: one row for each of the others
         self._read(select["from_table"])
         items = select["select_list"]
         self._grouped = bool(select["group_expressions"]) or select["aggregate_handling"] != "STANDARD_HANDLING"
-        self._grouped = self._grouped or any(is_aggregate(n) for item in items for n in _own(item))
+        self._grouped = self._grouped or any(is_aggregate(n) for item in items for n in own_nodes(item))
 
     def _read(self, source: Node) -> None:
         kind = source["type"]
@@ -68,7 +80,9 @@ class _Scope:
         elif kind == "BASE_TABLE":
             self.found.append(self._table(source))
         elif kind == "SUBQUERY":
-            self.found.append(self._select(source["subquery"]["node"], source["alias"], source["column_name_alias"]))
+            self.found.append(
+                self._select(source["subquery"]["node"], source["alias"], source["column_name_alias"], self._known)
+            )
         elif kind == "TABLE_FUNCTION":
             self.found.append(self._list(source))
         elif kind != "EMPTY":
@@ -77,10 +91,9 @@ class _Scope:
     def _table(self, source: Node) -> _From:
         name = source["table_name"].lower()
         alias = (source["alias"] or source["table_name"]).lower()
-        if name in self._common:
-            entry = self._common[name]
-            others = {other: node for other, node in self._common.items() if other != name}
-            return self._select(entry, alias, source["column_name_alias"], others)
+        common = self._known.get(name)
+        if common is not None:
+            return self._select(common.node, alias, source["column_name_alias"] or common.columns, common.known)
         if source["column_name_alias"]:
             return _From(alias, frozenset(), None)
         if name.endswith("_events"):
@@ -91,22 +104,30 @@ class _Scope:
         columns = frozenset(item_name(item).lower() for item in first_select(layer.tree)["select_list"])
         return _From(alias, frozenset(key.lower() for key in layer.keys), columns)
 
-    def _select(self, node: Node, alias: str, names: list[str], common: Mapping[str, Node] | None = None) -> _From:
+    def _select(self, node: Node, alias: str, names: list[str], known: Known) -> _From:
         """A subquery or what a WITH names: known by what its own rows are known by, where it shows that."""
-        if node["type"] != "SELECT_NODE" or names:
+        stars = [item for item in node.get("select_list", ()) if item["class"] == "STAR"]
+        if node["type"] != "SELECT_NODE" or (names and stars):
             return _From(alias.lower(), frozenset(), None)
-        inner = _Scope(node, self._layers, self._common if common is None else common)
-        shown = {item_name(item).lower(): item for item in node["select_list"]}
+        inner = _Scope(node, self._layers, known_in(node, known))
+        items = [item for item in node["select_list"] if item not in stars]
+        called = [*names, *map(item_name, items[len(names) :])]
+        shown = {name.lower(): item for name, item in zip(called, items, strict=False)}
+        columns = None if stars else frozenset(shown)
+        if columns and any(modifier["type"] == "DISTINCT_MODIFIER" for modifier in node["modifiers"]):
+            return _From(alias.lower(), columns, columns)
         identity: set[str] = set()
         wanted = inner.identity()
         if wanted is None:
-            return _From(alias.lower(), None, frozenset(shown))
+            return _From(alias.lower(), None, columns)
         for expression in wanted:
             found = next((name for name, item in shown.items() if inner.means(item, expression)), None)
+            if found is None and isinstance(expression, tuple) and any(_gives(star, *expression) for star in stars):
+                found = expression[1]
             if found is None:
-                return _From(alias.lower(), frozenset(), frozenset(shown))
+                return _From(alias.lower(), frozenset(), columns)
             identity.add(found)
-        return _From(alias.lower(), frozenset(identity), frozenset(shown))
+        return _From(alias.lower(), frozenset(identity), columns)
 
     def _list(self, source: Node) -> _From:
         names = [name.lower() for name in source["column_name_alias"]]
@@ -171,7 +192,7 @@ class _Scope:
         if select["group_expressions"]:
             return list(select["group_expressions"])
         if select["aggregate_handling"] != "STANDARD_HANDLING":
-            return [item for item in select["select_list"] if not any(is_aggregate(n) for n in _own(item))]
+            return [item for item in select["select_list"] if not any(is_aggregate(n) for n in own_nodes(item))]
         return []
 
     def _grouping(self, expression: Node) -> Node:
@@ -219,20 +240,16 @@ class _Scope:
 
 def order_reasons(tree: Node, layers: Mapping[str, Layer]) -> Iterator[str]:
     """Yield why what a SELECT picks by order may be picked differently another time."""
-    common = {
-        entry["key"].lower(): entry["value"]["query_node"]
-        for node in nodes(tree)
-        if isinstance(node.get("cte_map"), dict)
-        for entry in node["cte_map"]["map"]
-    }
-    for select in (node for node in nodes(tree) if node.get("type") == "SELECT_NODE"):
-        scope = _Scope(select, layers, common)
+    for select, known in queries(tree, {}):
+        if select.get("type") != "SELECT_NODE":
+            continue
+        scope = _Scope(select, layers, known)
         yield from _collation_reasons(select)
         for join in _joins(select["from_table"]):
             if join["ref_type"] == "ASOF":
                 yield from _asof_reasons(join, scope)
         parts = [select["select_list"], select.get("having"), select.get("qualify"), select["modifiers"]]
-        for node in _own(parts):
+        for node in own_nodes(parts):
             if node.get("class") == "FUNCTION":
                 yield from _picking_reasons(node, scope)
             elif node.get("class") == "WINDOW":
@@ -293,7 +310,7 @@ def _window_reasons(node: Node, scope: _Scope) -> Iterator[str]:
 
 
 def _asof_reasons(join: Node, scope: _Scope) -> Iterator[str]:
-    right = _Scope(scope.select | {"from_table": join["right"]}, scope._layers, scope._common).found
+    right = _Scope(scope.select | {"from_table": join["right"]}, scope._layers, scope._known).found
     if len(right) != 1:
         yield "ASOF JOIN picks among the rows of a join; make the right side a read model of its own"
         return
@@ -343,17 +360,10 @@ def _is_row(node: Node) -> bool:
     return node.get("class") == "FUNCTION" and node["function_name"].lower() in ("row", "struct_pack")
 
 
-def _own(tree: Any) -> Iterator[Node]:
-    """Every node of a parse that belongs to this SELECT, and not to a subquery in it."""
-    if isinstance(tree, dict):
-        if tree.get("type") == "SELECT_NODE":
-            return
-        yield tree
-        for child in tree.values():
-            yield from _own(child)
-    elif isinstance(tree, list):
-        for child in tree:
-            yield from _own(child)
+def _gives(star: Node, alias: str, column: str) -> bool:
+    """Whether a `*` gives a column of a source as it is."""
+    left_out = left_out_of(star)
+    return left_out is not None and star["relation_name"].lower() in ("", alias) and column not in left_out
 
 
 def _joins(source: Node) -> Iterator[Node]:

@@ -14,7 +14,8 @@ from cqrs_lab.database import quote
 from cqrs_lab.ivm.fold import fold_of
 from cqrs_lab.ivm.merge import Merge, look_ups_of, merge_of
 from cqrs_lab.ivm.read_model import ReadModel
-from cqrs_lab.ivm.shape import CannotPlan, Shape, Use
+from cqrs_lab.ivm.reading import CannotPlan, Use
+from cqrs_lab.ivm.shape import Shape
 from cqrs_lab.ivm.ways import Read, Ways, ways_of
 
 
@@ -45,7 +46,7 @@ class Touch:
 
     def rows(self, read: Read) -> str:
         """Return the author's own text."""
-        return self.model.bound(lambda place: read(self.ways.shape.use(place.number)))
+        return self.model.bound(lambda place: read(self.ways.shape.at(place.number)[0]))
 
     def reached(self, new: Read, read: Read, noted: str | None) -> str:
         """Return the keys that new events and changed rows reach."""

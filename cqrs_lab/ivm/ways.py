@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from itertools import count
 
 from cqrs_lab.database import quote
-from cqrs_lab.ivm.shape import CannotPlan, Condition, Part, Shape, Use
-from cqrs_lab.sql.parse import is_aggregate, item_name, nodes
+from cqrs_lab.ivm.reading import CannotPlan, Condition, Use
+from cqrs_lab.ivm.shape import Part, Shape
+from cqrs_lab.sql.parse import is_aggregate, item_name, own_nodes
 
 Read = Callable[[Use], str]
 """One place where a SELECT reads a source -> the SELECT of its rows there."""
@@ -60,36 +61,46 @@ class Ways:
                 changed, the one nearest to the key finds all between as it was.
         """
         steps = self.steps[use.number]
-        own = [c for c in self.shape.conditions if c.uses == {use.number} and c.scope == use.optional]
-        conditions = [*own, *(condition for step in steps for condition in step.conditions)]
+        conditions = [*self.own(use), *(condition for step in steps for condition in step.conditions)]
         lists = {alias for part in self.parts for alias in part.unnests}
-        lists |= {alias for condition in conditions for alias in self.shape.unnests_of(condition.expression)}
+        lists |= {alias for condition in conditions for alias in self.shape.reading.unnests_of(condition.expression)}
         first = self._placed(use, changed, lists)
-        is_joined = any(step.conditions for step in steps) or any(part.use == use.number for part in self.parts)
-        if steps and not is_joined:
+        if steps and not self.is_joined(use):
             # Its rows reach all of the others: whether there is one is all that matters.
             first, conditions = f"(SELECT 1 FROM {first}{_where(conditions)} LIMIT 1) AS {quote(use.alias)}", []
         source = [first, *(self._placed(step.use, read(step.use), lists) for step in steps)]
         items = ", ".join(f"{part.text} AS {quote(part.name)}" for part in self.parts)
         return f"SELECT DISTINCT {items}\nFROM {f',{chr(10)}'.join(source)}{_where(conditions)}"
 
+    def own(self, use: Use) -> list[Condition]:
+        """Return the conditions that judge rows of a place alone."""
+        return [c for c in self.shape.conditions if c.uses == {use.number} and c.scope == use.optional]
+
+    def is_joined(self, use: Use) -> bool:
+        """Return whether some keys, and not all, are reached from a row of a place."""
+        is_key = any(part.use == use.number for part in self.parts)
+        return is_key or any(step.conditions for step in self.steps[use.number])
+
     def _placed(self, use: Use, select: str, lists: set[str]) -> str:
         """A place in FROM, with those of its lists that are needed."""
-        mine = [
-            unnest for alias, (unnest, owner) in self.shape.unnests.items() if alias in lists and owner == use.number
-        ]
-        return ", ".join([f"({select}\n) AS {quote(use.alias)}", *(unnest.text for unnest in mine)])
+        found = self.shape.reading.unnests.items()
+        mine = [unnest.text for alias, unnest in found if alias in lists and unnest.owner == use.number]
+        return ", ".join([f"({select}\n) AS {quote(use.alias)}", *mine])
 
     def cut(self, use: Use, reached: str, *, nulls: bool) -> str | None:
-        """Return the condition on the rows of a place, under its alias, that keys of a table need; None when all are.
+        """Return the condition on the rows of a place, under its alias, that keys of a table need.
+
+        It is None when they need all, and where one place of the text is read twice, each time for other rows.
 
         Args:
             reached: the table of the parts of keys.
             nulls: whether a key among them holds NULL.
         """
+        if len(self.shape.at(use.place)) > 1:
+            return None
         conditions = []
         for part in self.parts:
-            if part.use == use.number and not part.unnests and not _makes_rows(part):
+            if part.use == use.number and not part.unnests and not part.makes_rows:
                 text, name = part.text, quote(part.name)
                 is_null = f" OR ({text}) IS NULL" if nulls else ""
                 conditions.append(f"(({text}) IN (SELECT {name} FROM {reached} WHERE {name} IS NOT NULL){is_null})")
@@ -118,7 +129,18 @@ def ways_of(shape: Shape) -> Ways:
     _, _, targets = min(candidates)
     chosen = [part for part in parts if part.use in targets or part in constants]
     steps = {use.number: _steps(found[use.number], targets) for use in shape.uses}
-    return Ways(shape, tuple(chosen), steps)
+    ways = Ways(shape, tuple(chosen), steps)
+    for use in shape.uses:
+        if (
+            use.name.endswith("_events")
+            and shape.reading.is_loose(use)
+            and not ways.own(use)
+            and not ways.is_joined(use)
+        ):
+            raise CannotPlan(
+                f"every event of {use.name} reaches all of its rows, through a SELECT that gives one value"
+            )
+    return ways
 
 
 _Found = dict[int, tuple[int, tuple[Step, ...]]]
@@ -159,23 +181,18 @@ def _where(conditions: list[Condition]) -> str:
     return f"\nWHERE {whole}" if whole else ""
 
 
-def _makes_rows(part: Part) -> bool:
-    """Whether a part makes several rows of one, so that it cannot be asked for in a WHERE."""
-    return any(n.get("class") == "FUNCTION" and n["function_name"].lower() == "unnest" for n in nodes(part.expression))
-
-
 def _why_no_part(shape: Shape) -> str:
     """Say what keeps the key from being followed."""
     keys = {key.lower() for key in shape.model.keys}
     items = [item for item in shape.tree["select_list"] if item_name(item).lower() in keys]
     for item in items:
         name = item_name(item)
-        if any(is_aggregate(node) for node in nodes(item)):
+        if any(is_aggregate(node) for node in own_nodes(item)):
             return f"its key {name!r} is an aggregate"
-        if any(node.get("class") == "WINDOW" for node in nodes(item)):
+        if any(node.get("class") == "WINDOW" for node in own_nodes(item)):
             return f"its key {name!r} is a window"
         try:
-            uses = [shape.use(number) for number in shape.uses_of(shape.qualified(item, is_item=True))]
+            uses = [shape.use(number) for number in shape.uses_of(shape.top.full(item, is_item=True))]
         except CannotPlan as reason:
             return f"of its key {name!r}, {reason}"
         if len(uses) > 1:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cqrs_lab.database import quote
 from cqrs_lab.ivm.plan import AnyPlan, Recompute
 from cqrs_lab.ivm.read_model import ReadModel
-from cqrs_lab.ivm.shape import Use
+from cqrs_lab.ivm.reading import Use
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from cqrs_lab.ivm.fold import Fold, fold_of
 from cqrs_lab.ivm.merge import Merge
 from cqrs_lab.ivm.plan import is_events
 from cqrs_lab.ivm.read_model import ReadModel
-from cqrs_lab.ivm.shape import CannotPlan, Shape, Use
+from cqrs_lab.ivm.reading import CannotPlan, Use
+from cqrs_lab.ivm.shape import Shape
 from cqrs_lab.read.serving import as_stored
 from cqrs_lab.rows import Rows
 from cqrs_lab.sql.parse import Node, text_of
@@ -91,15 +92,18 @@ class _Versions:
     def of(self, model: ReadModel, known: Known) -> str:
         """Return a table of all versions of the rows that have one of the known values in each of these columns."""
         plan = self._side.plan(model)
-        if isinstance(plan, Merge) and plan.looked_up is None:
+        if isinstance(plan, Merge) and plan.looked_up is None and plan.fold.shows_position:
             return self._folded(plan.fold, known, combines=True)
-        try:
+        with suppress(CannotPlan):
             shape = Shape(model, self._side._columns_of)
-            with suppress(CannotPlan):
-                return self._folded(fold_of(shape, combines_too=False), known, combines=False)
-            return self._joined(shape, known)
-        except CannotPlan:
-            return self._asked(model, known, self._positions(model), lambda p: self._past(model, p))
+            if shape.position is not None:
+                with suppress(CannotPlan):
+                    return self._folded(fold_of(shape, combines_too=False), known, combines=False)
+            if len({use.place for use in shape.uses}) == len(
+                shape.uses
+            ):  # none is read twice, each time for other rows
+                return self._joined(shape, known)
+        return self._asked(model, known, self._positions(model), lambda p: self._past(model, p))
 
     def _keep(self, select: str, params: Sequence[Any] = ()) -> str:
         table = f"temp._versions_{next(self._number)}"
@@ -131,9 +135,9 @@ class _Versions:
         given: defaultdict[int, list[tuple[Node, list[Any]]]] = defaultdict(list)
         for part in shape.parts():
             values = next((v for name, v in known.items() if name.lower() == part.name.lower()), None)
-            if part.use is not None and not part.unnests and values is not None:
+            if part.use is not None and not part.unnests and not part.makes_rows and values is not None:
                 given[part.use].append((part.expression, values))
-        made: dict[int, str] = {}
+        made: dict[int, str] = {}  # by number of a place
         while len(made) < len(shape.uses):
             left = [use for use in shape.uses if use.number not in made]
             use = next((use for use in left if given[use.number]), left[0])
@@ -147,10 +151,8 @@ class _Versions:
         positions = [p for (p,) in self._run(f"SELECT p FROM ({moments}) WHERE p <= {self._head} ORDER BY p")]
 
         def at(position: int) -> str:
-            there = f"_from <= {position} AND _to > {position}"
-            return shape.model.bound(
-                lambda place: f"SELECT * EXCLUDE (_from, _to) FROM {made[place.number]} WHERE {there}"
-            )
+            there = f"EXCLUDE (_from, _to) FROM {{}} WHERE _from <= {position} AND _to > {position}"
+            return shape.model.bound(lambda place: f"SELECT * {there.format(made[shape.at(place.number)[0].number])}")
 
         return self._asked(shape.model, known, positions, at)
 
@@ -210,7 +212,7 @@ def _narrowing(shape: Shape, use: Use) -> Iterator[tuple[str, Use, Node]]:
         if not condition.is_equality or use.number not in condition.uses or len(condition.uses) != 2:
             continue
         other = shape.use(next(number for number in condition.uses if number != use.number))
-        if condition.left is not None and condition.left not in other.optional:
+        if not set(condition.scope) <= set(other.optional):
             continue
         sides = [condition.expression["left"], condition.expression["right"]]
         one, two = sides if sides[0]["column_names"][0] == use.alias else reversed(sides)

@@ -163,7 +163,9 @@ def kept(side: Servings, model: ReadModel) -> Kept | None:
 
 def _kept_by(side: Servings, plan: AnyPlan) -> Kept | None:
     """The history that a plan can keep: of rows that are a fold of events themselves."""
-    return Kept(side, plan) if isinstance(plan, Merge) and plan.looked_up is None else None
+    if isinstance(plan, Merge) and plan.looked_up is None and plan.fold.shows_position:
+        return Kept(side, plan)
+    return None
 
 
 def keep(side: Servings, model: ReadModel, *, wanted: bool) -> None:

@@ -18,7 +18,7 @@ from cqrs_lab.errors import ConstraintViolated, ProjectionFailed, QueryFailed, R
 from cqrs_lab.ivm.merge import Merge
 from cqrs_lab.ivm.plan import AnyPlan, Recompute, Touch, is_events
 from cqrs_lab.ivm.read_model import ReadModel
-from cqrs_lab.ivm.shape import Use
+from cqrs_lab.ivm.reading import Use
 from cqrs_lab.read.differences import columns_of, differences
 from cqrs_lab.rows import Rows
 

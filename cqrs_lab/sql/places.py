@@ -14,7 +14,8 @@ import duckdb
 
 from cqrs_lab.database import quote
 from cqrs_lab.errors import QueryFailed
-from cqrs_lab.sql.parse import Node, nodes, same, syntax_text, syntax_tree
+from cqrs_lab.sql.parse import Node, same, syntax_text, syntax_tree
+from cqrs_lab.sql.withs import tables
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,12 @@ class Place:
 @cache
 def places(sql: str) -> tuple[Place, ...]:
     """Return the places where a SELECT reads tables, in order of the text; names that a WITH gives are none."""
-    tree = syntax_tree(sql)
-    common = common_names(tree)
     found = []
-    for node in nodes(tree):
-        if node.get("type") == "BASE_TABLE" and node["table_name"].lower() not in common:
-            start = _character(sql, node["query_location"])
-            # The location covers an alias, too; the name alone is what gets replaced.
-            end = start + len(quote(node["table_name"]) if sql[start] == '"' else node["table_name"])
-            found.append((start, end, node["table_name"], bool(node["alias"])))
+    for node in tables(syntax_tree(sql)):
+        start = _character(sql, node["query_location"])
+        # The location covers an alias, too; the name alone is what gets replaced.
+        end = start + len(quote(node["table_name"]) if sql[start] == '"' else node["table_name"])
+        found.append((start, end, node["table_name"], bool(node["alias"])))
     return tuple(
         Place(number, name, start, end, has_alias)
         for number, (start, end, name, has_alias) in enumerate(sorted(found, key=lambda one: one[0]))
@@ -66,16 +64,6 @@ def replaced(sql: str, read: Callable[[Place], str | None]) -> str:
             alias = "" if place.has_alias else f" AS {quote(place.name)}"
             text = f"{text[: place.start]}({select}\n){alias}{text[place.end :]}"
     return text.strip()
-
-
-def common_names(tree: Any) -> set[str]:
-    """Return the names that a WITH gives anywhere in a parse, in lower case."""
-    return {
-        entry["key"].lower()
-        for node in nodes(tree)
-        if isinstance(node.get("cte_map"), dict)
-        for entry in node["cte_map"]["map"]
-    }
 
 
 def number_of(sql: str, node: Node) -> int | None:

@@ -95,8 +95,9 @@ LAYERS = (
 )
 
 _FACTS = "FROM order_facts AS o LEFT JOIN customer_contacts AS c"
-_ONE = "it is more than one SELECT; make the parts read models of their own"
-_SUBQUERY = "it has a subquery; make the inner SELECT a read model of its own"
+_SET = "it has UNION, EXCEPT or INTERSECT; make each of their SELECTs a read model of its own"
+_TOGETHER = "it reads a SELECT that puts rows together or looks at several"
+_DIFFER = "{!r} of a SELECT inside it may differ in rows of one key; make that SELECT a read model"
 _WINDOW = "it has a window that looks at rows of other keys; one with PARTITION BY its key would not"
 _TABLES = "it reads more than one table"
 
@@ -106,8 +107,7 @@ WAYS = (
         "SELECT customer_id, sum(total) AS spent FROM order_events WHERE type = 'OrderPlaced' GROUP BY customer_id",
         "customer_id",
     ),
-    recomputes(
-        _SUBQUERY,
+    merges(
         "SELECT line.product_id AS product_id, sum(line.quantity)::BIGINT AS units "
         "FROM (SELECT unnest(lines) AS line FROM order_events) GROUP BY ALL",
         "product_id",
@@ -256,13 +256,90 @@ WAYS = (
         "SELECT order_id, type FROM order_events QUALIFY rank() OVER (PARTITION BY order_id ORDER BY position) = 1",
     ),
     # Why keys cannot be told.
-    recomputes(_ONE, "SELECT order_id FROM order_events UNION SELECT order_id FROM order_facts"),
-    recomputes(_ONE, "WITH big AS (SELECT order_id FROM order_facts WHERE total > 9) SELECT order_id FROM big"),
+    recomputes(_SET, "SELECT order_id FROM order_events UNION SELECT order_id FROM order_facts"),
+    recomputes(
+        _SET, "SELECT order_id FROM (SELECT order_id FROM order_events EXCEPT SELECT order_id FROM order_facts)"
+    ),
+    recomputes(
+        "it has a recursive WITH",
+        "WITH RECURSIVE up AS (SELECT order_id, 1 AS n FROM order_facts UNION ALL SELECT order_id, n + 1 FROM up "
+        "WHERE n < 2) SELECT order_id, max(n) AS n FROM up GROUP BY ALL",
+    ),
     recomputes(_WINDOW, "SELECT order_id, count(*) OVER () AS n FROM order_events"),
     recomputes(
-        _SUBQUERY,
+        "every event of order_events reaches all of its rows, through a SELECT that gives one value",
         "SELECT order_id, count(*) AS n, (SELECT max(position) FROM order_events) AS last "
         "FROM order_events GROUP BY order_id",
+    ),
+    recomputes(
+        "of its key 'order_id', " + _DIFFER.format("order_id"),
+        "WITH first AS (SELECT customer_id, min(order_id) AS order_id FROM order_events GROUP BY ALL) "
+        "SELECT order_id, count(*) AS n FROM first GROUP BY ALL",
+    ),
+    recomputes(
+        "of its key 'last', it asks a subquery",
+        "SELECT order_id, (SELECT max(total) FROM order_facts AS f WHERE f.order_id = o.order_id) AS last "
+        "FROM order_facts AS o",
+        "last",
+    ),
+    recomputes(
+        "it has a subquery in the condition of a join; make that SELECT a read model of its own",
+        "SELECT e.order_id, o.total FROM order_events AS e JOIN order_facts AS o ON o.order_id = e.order_id "
+        "AND o.total > (SELECT min(total) FROM order_facts)",
+    ),
+    recomputes(
+        "it has a WITH that nothing reads; leave that out",
+        "WITH big AS (SELECT order_id FROM order_facts) SELECT order_id FROM order_events",
+    ),
+    recomputes(
+        "it has a * with changes; name its columns",
+        "SELECT order_id, total FROM (SELECT * REPLACE (total + 1 AS total) FROM order_facts)",
+    ),
+    recomputes(
+        "it renames the columns of a SELECT *",
+        "SELECT id AS order_id FROM (SELECT * FROM order_facts) AS o(id)",
+    ),
+    recomputes(
+        "its WITHs lead to too many places, or to themselves; make them read models of their own",
+        "WITH a AS (SELECT o.order_id FROM order_facts AS o JOIN order_facts AS p USING (order_id)), "
+        + ", ".join(
+            f"{name} AS (SELECT x.order_id FROM {before} AS x JOIN {before} AS y USING (order_id))"
+            for before, name in zip("abcde", "bcdef", strict=True)
+        )
+        + " SELECT order_id, count(*) AS n FROM f GROUP BY ALL",
+    ),
+    # A SELECT inside is followed to what it reads.
+    merges(
+        "WITH placed AS (SELECT * FROM order_events WHERE type = 'OrderPlaced') "
+        "SELECT customer_id, count(*) AS n, arg_max(order_id, position) AS last FROM placed GROUP BY ALL",
+        "customer_id",
+    ),
+    merges("SELECT order_id, sum(n) AS n FROM (SELECT order_id, version + 1 AS n FROM order_events) GROUP BY order_id"),
+    touches(
+        CHANGING.format("order_facts"),
+        "WITH big AS (SELECT order_id, total FROM order_facts WHERE total > 9) SELECT order_id FROM big",
+    ),
+    touches("it asks a subquery", "SELECT order_id, count(*) + (SELECT 1) AS n FROM order_events GROUP BY order_id"),
+    touches(
+        _TOGETHER,
+        "SELECT order_id, max(n) AS n FROM (SELECT order_id, row_number() OVER (PARTITION BY order_id ORDER BY "
+        "position) AS n FROM order_events) GROUP BY ALL",
+    ),
+    touches(
+        _TABLES,
+        "SELECT order_id, count(*) AS n FROM order_events AS e WHERE EXISTS "
+        "(SELECT 1 FROM order_facts AS f WHERE f.order_id = e.order_id AND f.total > 9) GROUP BY ALL",
+    ),
+    touches(
+        _TABLES,
+        "SELECT order_id, count(*) AS n FROM order_events WHERE customer_id IN "
+        "(SELECT customer_id FROM customer_contacts) GROUP BY ALL",
+    ),
+    touches(
+        _TABLES,
+        "WITH paid AS (SELECT order_id, sum(amount) AS paid FROM payment_events GROUP BY ALL) "
+        "SELECT o.order_id, max(p.paid) AS paid FROM order_events AS o LEFT JOIN paid AS p USING (order_id) "
+        "GROUP BY ALL",
     ),
     recomputes(
         "it has grouping sets",
@@ -325,6 +402,11 @@ NOT_FUSED = (
     touches(
         "it puts several rows together",
         f"SELECT o.order_id, count(*) AS n {_FACTS} USING (customer_id) GROUP BY ALL",
+    ),
+    touches(
+        "it is more than one SELECT",
+        f"SELECT o.order_id, c.customer_name {_FACTS.replace('customer_contacts', '(FROM customer_contacts)')} "
+        "USING (customer_id)",
     ),
     touches(
         "it joins what it does not look up",

@@ -19,6 +19,7 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
+import nested
 from pydantic import create_model
 
 from cqrs_lab import Decider, Event
@@ -205,6 +206,7 @@ class _Maker:
         self.names = names_of(self.naming)
         self.texts = UNLIKE if self.hazard == "collation" else TEXTS
         self.features: set[str] = set()
+        self.withs: list[str] = []  # what the WITH of the read model names
         self.has_null = False  # whether a read model has NULL in its key
 
     # -- small choices ---------------------------------------------------------------------------------------------
@@ -312,7 +314,7 @@ class _Maker:
 
     def model(self, number: int) -> Model:
         """Make a read model over what there is, and let later ones read it."""
-        self.features = set()
+        self.features, self.withs = set(), []
         recipes = {"group": 9, "rows": 7, "window": 2, "distinct": 1, "unnest": 1.5, "latest": 0.7, "union": 0.8}
         if self.hazard == "outer-join ghost" and self.chance(0.6):
             recipes = {"ghost": 1}
@@ -326,7 +328,7 @@ class _Maker:
         elif self.hazard == "reopened store" and self.chance(0.7):
             recipes = {"lookup": 2, "group": 1}
         else:
-            recipes |= {"lookup": 4, "state": 2}
+            recipes |= {"lookup": 4, "state": 2, "nested": 3}
         recipe = self.rng.choices([*recipes], [*recipes.values()])[0]
         made: Model = getattr(self, f"_{recipe}")()
         name = f"m{number}"
@@ -339,6 +341,9 @@ class _Maker:
             made = replace(made, wrap=self.one((
                 "WITH w AS ({}) SELECT {names} FROM w", "SELECT {names} FROM ({}) AS s"
             )))  # fmt: skip
+        if self.withs:
+            made = replace(made, wrap=f"WITH {', '.join(self.withs)} {made.wrap.replace('WITH w AS', ', w AS')}")
+            made = replace(made, wrap=made.wrap.replace(" , w AS", ", w AS"))
         key = made.key
         if self.hazard == "case of names" and self.chance(0.3):
             self.features.add("case of names")
@@ -395,6 +400,8 @@ class _Maker:
 
     def written(self, place: Place) -> str:
         name = self.spelled(place.table.name)
+        if self.chance(0.09) and self.hazard not in ("column name", "case of names", "collation"):
+            return nested.written(self, place, name)
         return f"{ident(name)} AS {ident(place.alias)}" if self.chance(0.9) else f"{ident(name)} {ident(place.alias)}"
 
     def condition(self, place: Place, earlier: list[Place], is_left: bool, is_chain: bool) -> str:
@@ -820,6 +827,10 @@ class _Maker:
         tail = f"{source}, unnest({self.ref(places[0], self.names['tags'])}) AS u(tag){self.where(places, conditions)}"
         tail += f" GROUP BY {', '.join(text for text, _ in keys)}"
         return Model("", tuple(item.name for item in items[: len(keys)]), items, tail)
+
+    def _nested(self) -> Model:
+        """SELECTs inside SELECTs."""
+        return nested.nested(self)
 
     def _union(self) -> Model:
         """Two groups under one another, told apart by a word."""
