@@ -111,12 +111,12 @@ class Stored:
                 for layer in layers:
                     layer.forward(end)
                 end = max([end, *(layer.position for layer in layers)])
-            is_noted = bool(plan.layers) and bool(self._run(f"SELECT 1 FROM {self.dirty} LIMIT 1"))
-            if start >= end and not is_noted:
+            noted = self._run(f"SELECT count(*) FROM {self.dirty}")[0][0] if plan.layers else 0
+            if start >= end and not noted:
                 return start
             if isinstance(plan, Recompute):
                 return self.build(end)
-            self._move(plan, start, end)
+            self._move(plan, start, end, noted)
             return end
 
     def first_failing(self, end: int) -> int | None:
@@ -136,11 +136,10 @@ class Stored:
             return self.position + 1
         return None
 
-    def _move(self, plan: Merge | Touch, start: int, end: int) -> None:
-        """Replace the rows that new events and changes below can reach, and hand the change on."""
+    def _move(self, plan: Merge | Touch, start: int, end: int, noted: int) -> None:
+        """Replace the rows that new events and so many noted keys can reach, and hand the change on."""
         new, read = self._reader(start, end), self.reader(end)
         with self.moving_to(end):
-            noted = self._run(f"SELECT count(*) FROM {self.dirty}")[0][0] if plan.layers else 0
             tables = plan.fold.model.sources() if isinstance(plan, Merge) else self.model.sources()
             # A look whether there are events takes a quarter of the time in which their fold is planned.
             names = {place.name.lower() for place in tables if place.name.lower().endswith("_events")}
@@ -149,9 +148,9 @@ class Stored:
             if is_new or noted:
                 count = self._make("_reached", plan.reached(new, read, self.dirty if noted else None))
             if count:
-                nulls = self._has_nulls("_reached", plan.found_by)
+                near, nulls = self._near("_reached", count, plan.found_by)
                 columns = plan.names.values() if isinstance(plan, Merge) else plan.found_by
-                there = self._find("_reached", count, plan.found_by, columns, nulls=nulls)
+                there = self._find("_reached", near, plan.found_by, columns, nulls=nulls)
                 one_for_one = isinstance(plan, Merge)
                 self._store(plan.after("_before", "_reached", read, nulls=nulls), there, nulls, in_place=one_for_one)
             if noted:
@@ -175,13 +174,13 @@ class Stored:
         """
         return int(self._run(f"CREATE OR REPLACE TEMP TABLE {name} AS {select}")[0][0])
 
-    def _find(self, rows: str, count: int, keys: tuple[str, ...], columns: Iterable[str], *, nulls: bool) -> int:
+    def _find(self, rows: str, near: str, keys: tuple[str, ...], columns: Iterable[str], *, nulls: bool) -> int:
         """Put the stored rows that have the keys of some rows into `_before`, with their place, `_row`; say how many.
 
         They are looked for once: whatever comes after finds them by their place (UPDATE of 1,000: 3 ms, by key 17).
 
         Args:
-            count: how many these rows are.
+            near: a condition that they meet, and few others.
             keys: the columns to find them by.
             columns: what is needed of them; all there are when somebody is to be told of the change.
             nulls: whether a key among them holds NULL. These have a branch of their own: a join by IS NOT DISTINCT FROM
@@ -194,33 +193,38 @@ class Stored:
         sought = f"(SELECT DISTINCT {', '.join(map(quote, keys))} FROM {rows})"
         place = "old.rowid" if self._has_places else "0"
         select = f"SELECT {wanted}, {place} AS _row FROM {self.table} AS old"
-        found = f"{select} SEMI JOIN {sought} AS new ON {same} WHERE {self._near(rows, count, keys)}"
+        found = f"{select} SEMI JOIN {sought} AS new ON {same} WHERE {near}"
         if nulls:
             is_null = " OR ".join(f"old.{quote(key)} IS NULL" for key in keys)
             alike = " AND ".join(f"old.{quote(key)} IS NOT DISTINCT FROM new.{quote(key)}" for key in keys)
             found += f" UNION ALL {select} WHERE ({is_null}) AND EXISTS (SELECT 1 FROM {sought} AS new WHERE {alike})"
         return self._make("_before", found)
 
-    def _near(self, rows: str, count: int, keys: tuple[str, ...]) -> str:
-        """Return a condition that the stored rows, `old`, of the keys of some rows meet, and few others.
+    def _near(self, rows: str, count: int, keys: tuple[str, ...]) -> tuple[str, bool]:
+        """Return a condition that the stored rows, `old`, of the keys of some rows meet, and whether a key holds NULL.
 
         Some keys are looked up in the index, row by row. For many it is faster to look at all rows between the first
         and the last: new events are mostly about what is new, and parts of a table with other keys are skipped.
         """
         key, *more = keys
-        name, known = quote(key), f"FROM {rows} WHERE {quote(key)} IS NOT NULL"
+        name = quote(key)
         if count <= _FEW and not more:
-            found = self._run(f"SELECT DISTINCT {name}::VARCHAR, typeof({name}) {known}")
+            all_found = self._run(f"SELECT DISTINCT {name}::VARCHAR, typeof({name}) FROM {rows}")
+            found = [row for row in all_found if row[0] is not None]
+            nulls = len(found) < len(all_found)
         else:
-            found = self._run(f"SELECT min({name})::VARCHAR, max({name})::VARCHAR, typeof(any_value({name})) {known}")
+            is_null = " OR ".join(f"{quote(one)} IS NULL" for one in keys)
+            ends = f"min({name})::VARCHAR, max({name})::VARCHAR, typeof(any_value({name}))"
+            ((*row, nulls),) = self._run(f"SELECT {ends}, bool_or({is_null}) FROM {rows}")
+            found = [tuple(row)]
         if not found or found[0][0] is None:
-            return "false"
+            return "false", nulls
         kind = found[0][-1]
         if kind not in ("VARCHAR", "DATE", "TIMESTAMP", "BIGINT", "INTEGER"):
-            return "true"
+            return "true", nulls
         values = [f"CAST({literal(value)} AS {kind})" for row in found for value in row[:-1]]
         is_some = f"IN ({', '.join(values)})" if len(found[0]) == 2 else f"BETWEEN {' AND '.join(values)}"
-        return f"old.{name} {is_some}"
+        return f"old.{name} {is_some}", nulls
 
     def _store(self, rows: str, there: int, nulls: bool, *, in_place: bool = True) -> None:
         """Put rows in the place of those in `_before`, and tell the projections that are built on them.
