@@ -26,6 +26,7 @@ from cqrs_lab.sql.parse import not_of_one_row
 
 TABLES = ("store", "categories", "streams", "commands", "servings", "snapshots", "dead_letters")
 """The tables of a store beside those of events and personal fields."""
+_EVENTS = "_events"
 ENVELOPE = {
     "position": "BIGINT PRIMARY KEY",
     "stream_no": "INTEGER NOT NULL",
@@ -51,6 +52,11 @@ _SCALARS = {
     UUID: "UUID",
 }
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
+
+
+def names_events(table: str) -> bool:
+    """Return whether a name is that of a table of events; no read model may be called that way."""
+    return table.lower().endswith(_EVENTS)
 
 
 def check_name(kind: str, name: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from cqrs_lab.categories import Category, naive
+from cqrs_lab.categories import Category, naive, names_events
 from cqrs_lab.database import Database, quote
 from cqrs_lab.errors import DeclarationError, InvalidMoment
 from cqrs_lab.log import Log
@@ -136,7 +136,7 @@ def _count_anew(log: Log, gone: set[int], places: list[dict[str, Any]]) -> None:
         )
         for table in tables:
             names = ["position"]
-            if table.endswith("_events"):
+            if names_events(table):
                 names += ["version", "recorded_at", "event_id", "command_id"]
             new = ", ".join(f"o.{name} AS {name}" for name in names)
             rows = f"SELECT e.* REPLACE ({new}) FROM {quote(table)} AS e JOIN _order AS o ON o.was = e.position"

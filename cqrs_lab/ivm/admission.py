@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from cqrs_lab.categories import TABLES, check_name
+from cqrs_lab.categories import TABLES, check_name, names_events
 from cqrs_lab.errors import ReadModelRefused
 from cqrs_lab.ivm.orders import Layer, order_reasons
 from cqrs_lab.sql.functions import TABLE_FUNCTIONS
@@ -23,7 +23,7 @@ def check_model_name(kind: str, name: str) -> None:
         ReadModelRefused: it is kept for a table of the log.
     """
     check_name(kind, name)
-    if name.lower() in TABLES or name.lower().endswith(("_events", "_personal")):
+    if name.lower() in TABLES or names_events(name) or name.lower().endswith("_personal"):
         raise ReadModelRefused(f"the name {name!r} is kept for a table of the log; choose another")
 
 
@@ -87,5 +87,5 @@ def _reading_reasons(tree: Node) -> Iterator[str]:
         if id(node) not in in_from:
             yield from call_reasons(node)
     for name in common_names(tree):
-        if name.endswith("_events"):
+        if names_events(name):
             yield f"WITH {name} hides a table of events; choose another name"

@@ -120,7 +120,7 @@ class Fold:
 
     @property
     def _position(self) -> Node:
-        assert self.shape.position is not None, "whoever asks looks at shows_position before"
+        assert self.shape.position is not None, "ask shows_position first"
         return self.shape.position
 
     @cached_property
@@ -254,7 +254,7 @@ def _check_shape(shape: Shape) -> None:
         raise CannotPlan("it has HAVING or QUALIFY, which need the whole history of a row")
     if len(shape.uses) > 1:
         raise CannotPlan("it reads more than one table")
-    if not shape.uses[0].name.endswith("_events"):
+    if not shape.uses[0].is_events:
         raise CannotPlan(f"it reads the rows of {shape.uses[0].name}, which change; events only come")
     if not all(scope.is_plain for scope in shape.scopes[1:]):
         raise CannotPlan("it reads a SELECT that puts rows together or looks at several")

@@ -78,7 +78,7 @@ class Merge:
             f"SELECT DISTINCT {keys} FROM {noted} AS _n WHERE NOT EXISTS (SELECT 1 FROM _f WHERE {same_key})"
         )
 
-    def after(self, before: str, reached: str, read: Read, *, nulls: bool) -> str:
+    def after(self, before: str, reached: str, read: Read, *, nulls: bool, few: bool = False) -> str:
         """Return the reached rows: their states combined with the stored ones, then finished and looked up."""
         equal = "IS NOT DISTINCT FROM" if nulls else "="
         join = " AND ".join(f"_new.{quote(key)} {equal} _old.{quote(key)}" for key in self.found_by)
@@ -91,7 +91,7 @@ class Merge:
             f"SELECT {f',{chr(10)}       '.join(items)}\nFROM {reached} AS _new LEFT JOIN {before} AS _old ON {join}\n"
             "WHERE _new._folded OR _old._row IS NOT NULL"
         )
-        return self._seen(self.fold.finished(combined), read, some=True)
+        return self._seen(self.fold.finished(combined), read, some=not few)
 
     def keys_of(self, use: Use, changed: str, read: Read) -> str:
         """Return the keys that changed rows of what is looked up reach; place 0 reads `base_rows`."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from cqrs_lab.categories import names_events
 from cqrs_lab.sql.functions import BY_ARGUMENT, BY_ORDER, ORDERLESS, RANKS
 from cqrs_lab.sql.parse import (
     Node,
@@ -96,7 +97,7 @@ class _Scope:
             return self._select(common.node, alias, source["column_name_alias"] or common.columns, common.known)
         if source["column_name_alias"]:
             return _From(alias, frozenset(), None)
-        if name.endswith("_events"):
+        if names_events(name):
             return _From(alias, frozenset(["position"]), None)
         layer = self._layers.get(name)
         if layer is None:

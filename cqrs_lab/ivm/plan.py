@@ -37,7 +37,7 @@ class Touch:
     @property
     def layers(self) -> tuple[str, ...]:
         """The names of the read models that are read, in lower case."""
-        return tuple(dict.fromkeys(use.name for use in self.uses if not is_events(use)))
+        return tuple(dict.fromkeys(use.name for use in self.uses if not use.is_events))
 
     @property
     def found_by(self) -> tuple[str, ...]:
@@ -50,13 +50,13 @@ class Touch:
 
     def reached(self, new: Read, read: Read, noted: str | None) -> str:
         """Return the keys that new events and changed rows reach."""
-        selects = [self.keys_of(use, new(use), read) for use in self.uses if is_events(use)]
+        selects = [self.keys_of(use, new(use), read) for use in self.uses if use.is_events]
         if noted:
             selects.append(f"SELECT {', '.join(map(quote, self.found_by))} FROM {noted}")
         whole = "\nUNION ALL BY NAME\n".join(f"({select})" for select in selects)
         return f"SELECT DISTINCT * FROM ({whole}\n)"
 
-    def after(self, before: str, reached: str, read: Read, *, nulls: bool) -> str:
+    def after(self, before: str, reached: str, read: Read, *, nulls: bool, few: bool = False) -> str:
         """Return the author's own text over what the keys need, cut to their rows."""
 
         def cut(place: Use) -> str:
@@ -86,11 +86,6 @@ class Recompute:
     layers: tuple[str, ...] = ()
     found_by: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
-
-
-def is_events(use: Use) -> bool:
-    """Return whether a place reads a table of events; no read model may be called that way."""
-    return use.name.endswith("_events")
 
 
 AnyPlan = Merge | Touch | Recompute

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from cqrs_lab.categories import names_events
 from cqrs_lab.sql.parse import Node, columns_of, is_aggregate, lenient_text, nodes
 from cqrs_lab.sql.places import number_of
 
@@ -57,6 +58,11 @@ class Use:
     alias: str
     columns: frozenset[str]
     optional: tuple[int, ...]
+
+    @property
+    def is_events(self) -> bool:
+        """Whether it reads a table of events."""
+        return names_events(self.name)
 
 
 @dataclass(frozen=True)

@@ -131,12 +131,7 @@ def ways_of(shape: Shape) -> Ways:
     steps = {use.number: _steps(found[use.number], targets) for use in shape.uses}
     ways = Ways(shape, tuple(chosen), steps)
     for use in shape.uses:
-        if (
-            use.name.endswith("_events")
-            and shape.reading.is_loose(use)
-            and not ways.own(use)
-            and not ways.is_joined(use)
-        ):
+        if use.is_events and shape.reading.is_loose(use) and not ways.own(use) and not ways.is_joined(use):
             raise CannotPlan(
                 f"every event of {use.name} reaches all of its rows, through a SELECT that gives one value"
             )

@@ -1,7 +1,7 @@
 """History: how the rows of a read model became what they are, event by event.
 
 Owns the versions of rows: each with the position that made it and the one that ended it. Of a read model that merges
-they are running aggregates over what each event alone folds to. Any other is asked anew at every position at which one
+they are running aggregates over what each event alone folds to. Any other is asked again at every position at which one
 of the rows that it is made of changes; which these are follows from its key through the equalities of its joins. It is
 always a superset: a position too many costs time, and shows nothing.
 """
@@ -14,10 +14,10 @@ from contextlib import suppress
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
+from cqrs_lab.categories import names_events
 from cqrs_lab.database import literal, quote
 from cqrs_lab.ivm.fold import Fold, fold_of
 from cqrs_lab.ivm.merge import Merge
-from cqrs_lab.ivm.plan import is_events
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.ivm.reading import CannotPlan, Use
 from cqrs_lab.ivm.shape import Shape
@@ -158,7 +158,7 @@ class _Versions:
 
     def _narrowed(self, use: Use, given: list[tuple[Node, list[Any]]]) -> str:
         """Versions of the rows of one source for which expressions have one of the values."""
-        if is_events(use):
+        if use.is_events:
             rows = f"SELECT *, position AS _from, {EVER} AS _to FROM ({self._window(use.name)}\n)"
         else:
             known = {n["column_names"][1]: v for n, v in given if len(n.get("column_names", ())) == 2}
@@ -197,7 +197,7 @@ class _Versions:
     def _positions(self, model: ReadModel) -> list[int]:
         """All positions at which something was appended that a read model reads."""
         models = [self._side.models[name.lower()] for name in self._side.below(model)]
-        tables = {s.name.lower() for m in models for s in m.sources() if s.name.lower().endswith("_events")}
+        tables = {s.name.lower() for m in models for s in m.sources() if names_events(s.name)}
         each = " UNION ".join(f"SELECT position FROM {quote(t)} WHERE position <= {self._head}" for t in sorted(tables))
         return [p for (p,) in self._run(f"SELECT position FROM ({each}) ORDER BY position")]
 

@@ -1,9 +1,9 @@
 """Moving: how the stored rows of a read model follow the log.
 
 Owns everything that writes rows of a serving. Rows and checkpoint always commit together. A projection moves in the
-first way that is sure: merge the new events into its rows; make the rows anew whose keys the change can reach; make all
-rows anew. Whoever changes rows of one read model notes, in the same transaction, which keys of those built on it may
-have changed; they make these anew when they move themselves.
+first way that is sure: merge the new events into its rows; make the rows again whose keys the change can reach; make
+all rows again. A move of one read model notes, in the same transaction, which keys of those built on it may have
+changed; they make these rows again when they move themselves.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
+from cqrs_lab.categories import names_events
 from cqrs_lab.database import Database, literal, quote
 from cqrs_lab.errors import ConstraintViolated, ProjectionFailed, QueryFailed, RebuildRefused
 from cqrs_lab.ivm.merge import Merge
-from cqrs_lab.ivm.plan import AnyPlan, Recompute, Touch, is_events
+from cqrs_lab.ivm.plan import AnyPlan, Recompute, Touch
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.ivm.reading import Use
 from cqrs_lab.read.differences import columns_of, differences
@@ -142,7 +143,7 @@ class Stored:
         with self.moving_to(end):
             tables = plan.fold.model.sources() if isinstance(plan, Merge) else self.model.sources()
             # A look whether there are events takes a quarter of the time in which their fold is planned.
-            names = {place.name.lower() for place in tables if place.name.lower().endswith("_events")}
+            names = {place.name.lower() for place in tables if names_events(place.name)}
             is_new = bool(names) and self._side.log.has_events(names, start, end)
             count = 0
             if is_new or noted:
@@ -152,7 +153,8 @@ class Stored:
                 columns = plan.names.values() if isinstance(plan, Merge) else plan.found_by
                 there = self._find("_reached", near, plan.found_by, columns, nulls=nulls)
                 one_for_one = isinstance(plan, Merge)
-                self._store(plan.after("_before", "_reached", read, nulls=nulls), there, nulls, in_place=one_for_one)
+                after = plan.after("_before", "_reached", read, nulls=nulls, few=count <= _FEW)
+                self._store(after, there, nulls, in_place=one_for_one)
             if noted:
                 self._run(f"DELETE FROM {self.dirty}")
             self._is_told = True
@@ -299,7 +301,7 @@ class Stored:
                 return window(start, end, self.model, fold.model)(use.name)
             if fold is not None and isinstance(plan, Merge) and plan.ways and use == plan.ways.shape.uses[0]:
                 return plan.base_rows(self.table)
-            if is_events(use):
+            if use.is_events:
                 return window(start, end, self.model)(use.name)
             layer = self._side.models[use.name]
             columns = ", ".join(map(quote, self._side.columns(layer)))
@@ -342,7 +344,7 @@ class Stored:
                 self._run(unfit, [name])
                 self._unfit[name, "projection"] = Checkpoint(found.mode, "", found.position)
 
-    # -- anew ------------------------------------------------------------------------------------------------------
+    # -- all rows --------------------------------------------------------------------------------------------------
 
     def build(self, head: int, check: Check | None = None, tell: Tell | None = None) -> int:
         """Build the table beside the old one and swap them, in one transaction; return the position reached.
@@ -415,10 +417,10 @@ class Stored:
         if not isinstance(plan, Merge):
             return self._side.expanded(self.model, 0, head)
         there = self._reader(0, head)
-        return plan.rows(lambda use: there(use) if is_events(use) else self._side.expanded(models[use.name], 0, head))
+        return plan.rows(lambda use: there(use) if use.is_events else self._side.expanded(models[use.name], 0, head))
 
     def set_aside(self) -> None:
-        """Say that the rows need a rebuild: what would have to be made anew could not be told."""
+        """Say that the rows need a rebuild: which of them have changed could not be told."""
         self._run(
             "UPDATE servings SET fingerprint = '' WHERE lower(model) = ? AND served_as = ?", [self.model.id, self.as_]
         )
@@ -430,7 +432,7 @@ class Stored:
             pass
 
     def create_view(self) -> None:
-        """Make the view under its name, for whoever opens the file with DuckDB."""
+        """Make the view under its name, for people who open the file with DuckDB."""
         text = self.model.expanded(self._side.models, self._side.log.source)
         with self.moving_to(0):
             self._run(f"CREATE OR REPLACE VIEW {self.table} AS {text}")
@@ -442,7 +444,7 @@ class Stored:
         Answers that were kept are dropped before others can see the rows: all, unless the block says which.
 
         Args:
-            mode: the mode that it has from now on; None: the one that it has, whoever moves it may know an older one.
+            mode: the mode that it has from now on; None: the one that is stored, which may be newer than `self.mode`.
         """
         database, there = self._side.log.database, self._side.checkpoint(self.model, self.as_)
         mode = mode or (there.mode if there else self.mode)

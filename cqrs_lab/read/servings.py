@@ -455,10 +455,8 @@ class Servings:
     def write_checkpoint(self, model: ReadModel, as_: str, mode: str, position: int) -> Checkpoint:
         """Store, in the open transaction, what a serving says of itself."""
         run, checkpoint = self.log.database.execute, Checkpoint(mode, self.fingerprint(model), position)
-        moved = (
-            "UPDATE servings SET position = ? WHERE lower(model) = ? AND served_as = ? AND mode = ? AND fingerprint = ?"
-        )
-        if run(moved, [position, model.id, as_, mode, checkpoint.fingerprint]) != [(1,)]:
+        moved = "UPDATE servings SET position = ? WHERE model = ? AND served_as = ? AND mode = ? AND fingerprint = ?"
+        if run(moved, [position, model.name, as_, mode, checkpoint.fingerprint]) != [(1,)]:
             other = "DELETE FROM servings WHERE lower(model) = ? AND served_as = ? AND model <> ?"
             run(other, [model.id, as_, model.name])  # the same name, as another release spelled it
             new = [model.name, as_, mode, checkpoint.fingerprint, position]

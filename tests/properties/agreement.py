@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from selects import Case, Fact, Model, Step, deciders, without
+from cases import Case, Fact, Model, Step, deciders, without
 
 from cqrs_lab import Domain, Lab, ReadModel
 from cqrs_lab.errors import ReadModelRefused

@@ -7,21 +7,35 @@ them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from selects import Item, Model, Place, Table, _Maker
+from cases import Column, Item, Model, Place, Table, ident
+
+
+class Maker(Protocol):
+    """What is drawn from: the maker of `selects`."""
+
+    names: dict[str, str]
+    features: set[str]
+    withs: list[str]
+    read: list[Table]
+    tables: list[Table]
+    rng: Any
+    one: Any
+    chance: Any
+    test: Any
+    pick_of: Any
+    expression: Any
+    items: Any
+
 
 TEXT, COUNT, NUMBER = ("text", True), ("int", False), ("int", True)
 
 
-def written(maker: _Maker, place: Place, plain: str) -> str:
+def written(maker: Maker, place: Place, plain: str) -> str:
     """Return a source of FROM as a subquery or a WITH that gives the same columns, and perhaps fewer rows."""
-    from selects import Place as Made
-    from selects import ident
-
     maker.features.add("subquery")
-    inner = Made(place.table, "q")
+    inner = Place(place.table, "q")
     table = ident(place.table.name)
     every = ", ".join(_all(place.table))
     where = f" WHERE {maker.test(inner)}"
@@ -57,20 +71,14 @@ def written(maker: _Maker, place: Place, plain: str) -> str:
 
 
 def _all(table: Table) -> list[str]:
-    from selects import ident
-
     names = [*table.columns]
     if table.is_events:
         names += ["position", "occurred_at"]
     return [f"q.{ident(name)}" for name in names]
 
 
-def nested(maker: _Maker) -> Model:
+def nested(maker: Maker) -> Model:
     """Return a SELECT over SELECTs that put rows together."""
-    from selects import Column as C
-    from selects import Model as M
-    from selects import ident
-
     a, b = (maker.one(maker.tables) for _ in range(2))
     maker.read = [a, b]
     maker.features.add("subquery")
@@ -206,9 +214,9 @@ def nested(maker: _Maker) -> Model:
     maker.features.add(name)
     some: list[tuple[str, Any]] = maker.rng.sample(more, maker.rng.randint(1, len(more)))
     items: tuple[Item, ...] = maker.items(
-        [(key, C("text", null=False))], [(text, C(kind, null=null)) for text, (kind, null) in some]
+        [(key, Column("text", null=False))], [(text, Column(kind, null=null)) for text, (kind, null) in some]
     )
     if key == "coalesce(s.flag, 0)":
         first = items[0]
-        items = (type(first)(first.text, first.name, C("int", null=False)), *items[1:])
-    return M("", (items[0].name,), items, tail, head=f"{head}SELECT")
+        items = (Item(first.text, first.name, Column("int", null=False)), *items[1:])
+    return Model("", (items[0].name,), items, tail, head=f"{head}SELECT")

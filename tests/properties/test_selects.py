@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from agreement import program, run
+from cases import without
 from known_seeds import KNOWN
-from selects import HAZARDS, case_of, without
+from selects import HAZARDS, case_of
 
 CASES = 250
 """So many seeds, from 0: 874 read models, 2 minutes of 2 quiet cores."""
@@ -89,6 +90,11 @@ def test_every_hazard_and_every_construct_is_made() -> None:
     ]
     constructs += [
         "IN (SELECT",
+        "EXISTS (SELECT",
+        "EXCLUDE (rn)",
+        "LATERAL",
+        "FROM (SELECT",
+        "MATERIALIZED (",
         "UNION ALL",
         "COLLATE NOCASE",
         "GROUP BY 1",
