@@ -190,7 +190,7 @@ class _Maker:
         elif self.hazard == "reopened store" and self.chance(0.7):
             recipes = {"lookup": 2, "group": 1}
         else:
-            recipes |= {"lookup": 4, "state": 2, "nested": 3}
+            recipes |= {"lookup": 4, "state": 2, "nested": 5}
         recipe = self.rng.choices([*recipes], [*recipes.values()])[0]
         made: Model = getattr(self, f"_{recipe}")()
         name = f"m{number}"
