@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from cqrs_lab.errors import QueryFailed, ReadModelRefused
 from cqrs_lab.ivm.admission import check_model_name, reasons_against
-from cqrs_lab.sql.parse import Node, item_name, syntax_tree
+from cqrs_lab.sql.parse import Node, first_select, item_name, syntax_tree
 from cqrs_lab.sql.places import Place, bare, places, replaced
 
 _LAYOUT = 2
@@ -46,7 +46,7 @@ class ReadModel:
         except QueryFailed as error:
             raise ReadModelRefused(f"read model {self.name!r}: {error}") from None
         object.__setattr__(self, "sql", bare(self.sql))
-        spelled = {item_name(item).lower(): item_name(item) for item in tree.get("select_list", ())}
+        spelled = {item_name(item).lower(): item_name(item) for item in first_select(tree).get("select_list", ())}
         keys = tuple(spelled.get(key.lower(), key) for key in self.keys)
         object.__setattr__(self, "key", keys[0] if isinstance(self.key, str) else keys)  # as the SELECT spells it
         reasons = reasons_against(tree, self.keys, {model.name.lower(): model for model in self.over})

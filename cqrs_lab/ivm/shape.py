@@ -24,13 +24,13 @@ class Part:
     Attributes:
         name: the column, as the SELECT spells it.
         expression: what it is, in full names.
-        use: number of the place that it comes from; None for a constant.
+        uses: numbers of the places that it comes from; none for a constant.
         unnests: aliases of the lists that it reads, in lower case.
     """
 
     name: str
     expression: Node
-    use: int | None
+    uses: frozenset[int]
     unnests: frozenset[str]
 
     @cached_property
@@ -114,10 +114,10 @@ class Shape:
             ]
 
     def parts(self) -> list[Part]:
-        """Return the columns of the key that say, of a row, which rows of one place it is made of.
+        """Return the columns of the key that say, of a row, which rows of its places it is made of.
 
-        A part is one expression, without aggregate, over one place that no LEFT JOIN can drop; with windows it stands
-        in every PARTITION BY.
+        A part is one expression, without aggregate, over places that no LEFT JOIN can drop; with windows it stands in
+        every PARTITION BY.
         """
         keys = {key.lower() for key in self.model.keys}
         found = []
@@ -131,10 +131,10 @@ class Shape:
             if any(is_aggregate(node) or node.get("class") == "WINDOW" for node in nodes(whole)):
                 continue
             uses = self.uses_of(whole)
-            if len(uses) > 1 or any(self.use(use).optional for use in uses) or not self.top.is_partition(whole):
+            if any(self.use(use).optional for use in uses) or not self.top.is_partition(whole):
                 continue
             unnests = self.reading.unnests_of(whole)
-            part = Part(item_name(item), whole, next(iter(uses), None), unnests)
+            part = Part(item_name(item), whole, uses, unnests)
             # Two lists in one SELECT go side by side; of two SELECTs, each item of one meets each of the other.
             if not part.makes_rows or self._listing == 1:
                 found.append(part)

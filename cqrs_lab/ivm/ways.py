@@ -78,7 +78,7 @@ class Ways:
 
     def is_joined(self, use: Use) -> bool:
         """Return whether some keys, and not all, are reached from a row of a place."""
-        is_key = any(part.use == use.number for part in self.parts)
+        is_key = any(use.number in part.uses for part in self.parts)
         return is_key or any(step.conditions for step in self.steps[use.number])
 
     def _placed(self, use: Use, select: str, lists: set[str]) -> str:
@@ -100,7 +100,7 @@ class Ways:
             return None
         conditions = []
         for part in self.parts:
-            if part.use == use.number and not part.unnests and not part.makes_rows:
+            if part.uses == {use.number} and not part.unnests and not part.makes_rows:
                 text, name = part.text, quote(part.name)
                 is_null = f" OR ({text}) IS NULL" if nulls else ""
                 conditions.append(f"(({text}) IN (SELECT {name} FROM {reached} WHERE {name} IS NOT NULL){is_null})")
@@ -116,18 +116,17 @@ def ways_of(shape: Shape) -> Ways:
     parts = shape.parts()
     if not parts:
         raise CannotPlan(_why_no_part(shape))
-    constants = [part for part in parts if part.use is None]
-    places = list(dict.fromkeys(part.use for part in parts if part.use is not None))
+    some = list(dict.fromkeys(part.uses for part in parts if part.uses))
     found = {use.number: _cheapest(shape, use) for use in shape.uses}
     candidates: list[tuple[int, int, list[int]]] = []
-    for targets in [places, *([place] for place in places)]:
-        cost = 0
+    for places in [frozenset[int]().union(*some), *some]:
+        targets, cost = sorted(places), 0
         for use in shape.uses:
             # There is a way to each: every row has the places that parts come from.
             cost = max([cost, *(found[use.number][target][0] for target in targets)])
         candidates.append((cost, -len(targets), targets))
     _, _, targets = min(candidates)
-    chosen = [part for part in parts if part.use in targets or part in constants]
+    chosen = [part for part in parts if part.uses <= set(targets)]
     steps = {use.number: _steps(found[use.number], targets) for use in shape.uses}
     ways = Ways(shape, tuple(chosen), steps)
     for use in shape.uses:
@@ -190,8 +189,7 @@ def _why_no_part(shape: Shape) -> str:
             uses = [shape.use(number) for number in shape.uses_of(shape.top.full(item, is_item=True))]
         except CannotPlan as reason:
             return f"of its key {name!r}, {reason}"
-        if len(uses) > 1:
-            return f"its key {name!r} is made of several sources"
-        if uses and uses[0].optional:
-            return f"its key comes from {uses[0].alias!r}, which rows may lack"
+        lacking = [use.alias for use in uses if use.optional]
+        if lacking:
+            return f"its key comes from {lacking[0]!r}, which rows may lack"
     return "it has a window that looks at rows of other keys; one with PARTITION BY its key would not"

@@ -135,8 +135,8 @@ class _Versions:
         given: defaultdict[int, list[tuple[Node, list[Any]]]] = defaultdict(list)
         for part in shape.parts():
             values = next((v for name, v in known.items() if name.lower() == part.name.lower()), None)
-            if part.use is not None and not part.unnests and not part.makes_rows and values is not None:
-                given[part.use].append((part.expression, values))
+            if len(part.uses) == 1 and not part.unnests and not part.makes_rows and values is not None:
+                given[next(iter(part.uses))].append((part.expression, values))
         made: dict[int, str] = {}  # by number of a place
         while len(made) < len(shape.uses):
             left = [use for use in shape.uses if use.number not in made]
