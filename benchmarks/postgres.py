@@ -40,7 +40,7 @@ from psycopg.types.json import Jsonb
 
 from benchmarks.harness import Median, Result, seconds, take_turns
 from cqrs_lab import Lab, open_shop
-from cqrs_lab.read.serving import Served
+from cqrs_lab.read.served import Served
 from cqrs_lab.shop import OrderLine, PlaceOrder, order_summary
 from cqrs_lab.workbench.workload import Workload, tables
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from benchmarks.harness import Median, Result, seconds, take_turns
 from cqrs_lab import Lab, open_shop
-from cqrs_lab.read.serving import Served
+from cqrs_lab.read.served import Served
 from cqrs_lab.shop import OrderLine, PlaceOrder, customer_value, daily_sales, order_summary
 from cqrs_lab.workbench.workload import Workload, tables
 

@@ -15,29 +15,30 @@ from uuid import UUID, uuid4
 
 import pyarrow as pa
 
-from cqrs_lab.database import MEMORY, Database
 from cqrs_lab.domain import Domain
 from cqrs_lab.errors import DeclarationError
 from cqrs_lab.fork import Drop, Edit, Injected, change_log, copy_log
 from cqrs_lab.ivm.read_model import ReadModel
-from cqrs_lab.log import Log
 from cqrs_lab.messages import Command, Event, Query
 from cqrs_lab.read.history import history
 from cqrs_lab.read.moving import ServedAs
-from cqrs_lab.read.query_bus import QueryBus, QueryMiddleware
-from cqrs_lab.read.serving import Served
+from cqrs_lab.read.past import Moment, Past, as_of, diff
+from cqrs_lab.read.queries import QueryBus, QueryMiddleware
+from cqrs_lab.read.served import Served
 from cqrs_lab.read.servings import Servings
-from cqrs_lab.read.time_travel import Moment, Past, as_of, diff
-from cqrs_lab.rows import Rows
-from cqrs_lab.subscriptions import DeadLetters, Follower, OnError
+from cqrs_lab.store.database import MEMORY, Database
+from cqrs_lab.store.dead_letters import DeadLetters, OnError
+from cqrs_lab.store.followers import Follower
+from cqrs_lab.store.log import Log
+from cqrs_lab.store.rows import Rows
 from cqrs_lab.trace import Trace, trace
 from cqrs_lab.write.append_table import append_table
-from cqrs_lab.write.bulk import Table
 from cqrs_lab.write.command_bus import CommandBus
 from cqrs_lab.write.decider import Decider, Service
 from cqrs_lab.write.event_store import EventStore
 from cqrs_lab.write.middleware import Middleware, Policy, Receipt
 from cqrs_lab.write.sagas import Process, Saga
+from cqrs_lab.write.table_rules import Table
 
 if TYPE_CHECKING:
     from cqrs_lab.shop import PaymentGateway

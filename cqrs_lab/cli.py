@@ -27,10 +27,10 @@ from typer.core import TyperGroup
 
 from cqrs_lab import doctor as doctors
 from cqrs_lab.app import open_shop
-from cqrs_lab.database import quote
 from cqrs_lab.errors import CqrsLabError
-from cqrs_lab.log import Log
-from cqrs_lab.subscriptions import DeadLetters
+from cqrs_lab.sql.names import quote
+from cqrs_lab.store.dead_letters import DeadLetters
+from cqrs_lab.store.log import Log
 
 
 class _Commands(TyperGroup):

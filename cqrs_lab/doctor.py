@@ -22,12 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cqrs_lab.app import open_shop
-from cqrs_lab.categories import TABLES, Category
-from cqrs_lab.database import Database, quote
 from cqrs_lab.errors import CqrsLabError, DeclarationError, NotAStore, StoreCorrupt, StoreError, StoreFormatError
 from cqrs_lab.ivm.read_model import ReadModel, written_out
-from cqrs_lab.log import FORMAT, Log
-from cqrs_lab.subscriptions import DeadLetters
+from cqrs_lab.sql.names import TABLES, quote
+from cqrs_lab.store.categories import Category
+from cqrs_lab.store.database import Database
+from cqrs_lab.store.dead_letters import DeadLetters
+from cqrs_lab.store.log import FORMAT, Log
 
 FIRST_NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "00_start_here.ipynb"
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.messages import Query
-from cqrs_lab.read.projections import Projection
-from cqrs_lab.read.query_bus import QueryMiddleware
+from cqrs_lab.read.projection import Projection
+from cqrs_lab.read.queries import QueryMiddleware
 from cqrs_lab.write.decider import Decider, Service
 from cqrs_lab.write.middleware import Middleware, Policy
 from cqrs_lab.write.sagas import Saga
@@ -27,7 +27,7 @@ class Domain:
         sagas: processes over several streams; each is set to work by `Lab.follow`.
         policy: (command, who sends it) -> None when that is allowed, else the reason why not.
         middleware: what else happens around every command (see `cqrs_lab.write.middleware`), outermost first.
-        query_middleware: what else happens around every query (see `cqrs_lab.read.query_bus`), outermost first.
+        query_middleware: what else happens around every query (see `cqrs_lab.read.queries`), outermost first.
     """
 
     deciders: Sequence[Decider] = ()

@@ -13,11 +13,12 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from cqrs_lab.categories import Category, naive, names_events
-from cqrs_lab.database import Database, quote
 from cqrs_lab.errors import DeclarationError, InvalidMoment
-from cqrs_lab.log import Log
 from cqrs_lab.messages import Event, Recorded
+from cqrs_lab.sql.names import names_events, quote
+from cqrs_lab.store.categories import Category, naive
+from cqrs_lab.store.database import Database
+from cqrs_lab.store.log import Log
 from cqrs_lab.write.event_store import Context, EventStore
 
 Drop: TypeAlias = "Callable[[dict[str, Any]], bool] | Collection[int | str | type[Event]]"

@@ -14,15 +14,15 @@ from uuid import UUID
 
 import pyarrow as pa
 
-from cqrs_lab.database import literal, quote
 from cqrs_lab.ivm.merge import Merge
 from cqrs_lab.ivm.plan import Recompute
 from cqrs_lab.ivm.read_model import ReadModel
-from cqrs_lab.log import Log
 from cqrs_lab.read.differences import columns_of
+from cqrs_lab.read.past import Past
 from cqrs_lab.read.servings import Servings
-from cqrs_lab.read.time_travel import Past
-from cqrs_lab.rows import Rows
+from cqrs_lab.sql.names import literal, quote
+from cqrs_lab.store.log import Log
+from cqrs_lab.store.rows import Rows
 
 _SCHEMA = pa.schema(
     [  # type: ignore[arg-type, unused-ignore]

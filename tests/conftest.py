@@ -10,7 +10,7 @@ from hypothesis import Phase, settings
 pytest.register_assert_rewrite("support")  # before it is imported
 from support import Child  # noqa: E402
 
-from cqrs_lab.database import Database  # noqa: E402
+from cqrs_lab.store.database import Database  # noqa: E402
 
 # A failure in CI is told as it was found; making it small takes minutes, and a desk is the place for it.
 found_is_enough = (Phase.explicit, Phase.reuse, Phase.generate)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from cqrs_lab.categories import TABLES, check_name, names_events
 from cqrs_lab.errors import ReadModelRefused
 from cqrs_lab.ivm.orders import Layer, order_reasons
 from cqrs_lab.sql.functions import TABLE_FUNCTIONS
+from cqrs_lab.sql.names import TABLES, check_name, names_events
 from cqrs_lab.sql.parse import Node, call_reasons, first_select, item_name, nodes
 from cqrs_lab.sql.withs import common_names
 

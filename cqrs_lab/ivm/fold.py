@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from cqrs_lab.database import quote
 from cqrs_lab.errors import QueryFailed
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.ivm.reading import CannotPlan, Use
 from cqrs_lab.ivm.shape import Shape, is_position
+from cqrs_lab.sql.names import quote
 from cqrs_lab.sql.parse import Node, columns_of, is_aggregate, item_name, nodes, same, syntax_tree, text_of
 from cqrs_lab.sql.places import Template, template
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from cqrs_lab.database import quote
 from cqrs_lab.errors import QueryFailed
 from cqrs_lab.ivm.fold import Fold
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.ivm.reading import CannotPlan, Use
 from cqrs_lab.ivm.ways import Read, Ways
+from cqrs_lab.sql.names import quote
 from cqrs_lab.sql.parse import is_aggregate, item_name, nodes
 from cqrs_lab.sql.places import Template, template
 

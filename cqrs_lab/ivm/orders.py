@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cqrs_lab.categories import names_events
 from cqrs_lab.sql.functions import BY_ARGUMENT, BY_ORDER, ORDERLESS, RANKS
+from cqrs_lab.sql.names import names_events
 from cqrs_lab.sql.parse import (
     Node,
     conjuncts,

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from cqrs_lab.database import quote
 from cqrs_lab.ivm.fold import fold_of
 from cqrs_lab.ivm.merge import Merge, look_ups_of, merge_of
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.ivm.reading import CannotPlan, Use
 from cqrs_lab.ivm.shape import Shape
 from cqrs_lab.ivm.ways import Read, Ways, ways_of
+from cqrs_lab.sql.names import quote
 
 
 @dataclass(frozen=True)

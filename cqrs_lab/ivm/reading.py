@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from cqrs_lab.categories import names_events
+from cqrs_lab.sql.names import names_events
 from cqrs_lab.sql.parse import Node, columns_of, is_aggregate, lenient_text, nodes
 from cqrs_lab.sql.places import number_of
 

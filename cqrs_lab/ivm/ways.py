@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 
-from cqrs_lab.database import quote
 from cqrs_lab.ivm.reading import CannotPlan, Condition, Use
 from cqrs_lab.ivm.shape import Part, Shape
+from cqrs_lab.sql.names import quote
 from cqrs_lab.sql.parse import is_aggregate, item_name, own_nodes
 
 Read = Callable[[Use], str]

@@ -22,10 +22,10 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from cachetools import TTLCache
 
-from cqrs_lab.database import Database, Row
 from cqrs_lab.messages import Query
-from cqrs_lab.read.serving import Served, as_stored
-from cqrs_lab.rows import Rows
+from cqrs_lab.read.served import Served, as_stored
+from cqrs_lab.store.database import Database, Row
+from cqrs_lab.store.rows import Rows
 
 _MOST = 10_000  # answers kept
 _PLAIN = (str, int, bool, bytes, Decimal, UUID, date, datetime)  # equal in Python exactly when they are equal in DuckDB

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from cqrs_lab.database import Database, literal, quote
+from cqrs_lab.sql.names import literal, quote
+from cqrs_lab.store.database import Database
 
 Columns = Mapping[str, str]
 """Name of a column -> its type."""

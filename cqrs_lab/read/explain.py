@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cqrs_lab.database import quote
 from cqrs_lab.ivm.plan import AnyPlan, Recompute
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.ivm.reading import Use
+from cqrs_lab.sql.names import quote
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,15 @@ from contextlib import suppress
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
-from cqrs_lab.categories import names_events
-from cqrs_lab.database import literal, quote
 from cqrs_lab.ivm.fold import Fold, fold_of
 from cqrs_lab.ivm.merge import Merge
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.ivm.reading import CannotPlan, Use
 from cqrs_lab.ivm.shape import Shape
-from cqrs_lab.read.serving import as_stored
-from cqrs_lab.rows import Rows
+from cqrs_lab.read.served import as_stored
+from cqrs_lab.sql.names import literal, names_events, quote
 from cqrs_lab.sql.parse import Node, text_of
+from cqrs_lab.store.rows import Rows
 
 if TYPE_CHECKING:
     from cqrs_lab.read.servings import Servings

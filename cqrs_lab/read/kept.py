@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
-from cqrs_lab.database import quote
 from cqrs_lab.errors import NotServed, QueryFailed
 from cqrs_lab.ivm.merge import Merge, merge_of
 from cqrs_lab.ivm.plan import AnyPlan
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.read.history import EVER
 from cqrs_lab.read.moving import SERVINGS
+from cqrs_lab.sql.names import quote
 
 if TYPE_CHECKING:
     from cqrs_lab.read.servings import Servings

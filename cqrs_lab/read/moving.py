@@ -13,15 +13,15 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from cqrs_lab.categories import names_events
-from cqrs_lab.database import Database, literal, quote
 from cqrs_lab.errors import ConstraintViolated, ProjectionFailed, QueryFailed, RebuildRefused
 from cqrs_lab.ivm.merge import Merge
 from cqrs_lab.ivm.plan import AnyPlan, Recompute, Touch
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.ivm.reading import Use
 from cqrs_lab.read.differences import columns_of, differences
-from cqrs_lab.rows import Rows
+from cqrs_lab.sql.names import literal, names_events, quote
+from cqrs_lab.store.database import Database
+from cqrs_lab.store.rows import Rows
 
 if TYPE_CHECKING:
     from cqrs_lab.read.servings import Servings

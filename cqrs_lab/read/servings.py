@@ -12,8 +12,6 @@ from datetime import timedelta
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from cqrs_lab.categories import ENVELOPE
-from cqrs_lab.database import Database, quote
 from cqrs_lab.errors import (
     CqrsLabError,
     NotServed,
@@ -26,16 +24,20 @@ from cqrs_lab.errors import (
 from cqrs_lab.ivm.orders import order_reasons
 from cqrs_lab.ivm.plan import AnyPlan, Recompute, plan_of
 from cqrs_lab.ivm.read_model import ReadModel, written_out
-from cqrs_lab.log import Log
 from cqrs_lab.read.cache import caches_of
 from cqrs_lab.read.kept import keep, remade
 from cqrs_lab.read.moving import SERVINGS, STORED, WAYS, Checkpoint, ServedAs, Stored
-from cqrs_lab.read.projections import Handled, Projection
-from cqrs_lab.read.running import Failure, Running, mode_of
-from cqrs_lab.read.serving import Served, as_stored
-from cqrs_lab.rows import Rows
+from cqrs_lab.read.projection import Handled, Projection
+from cqrs_lab.read.runner import Failure, Running, mode_of
+from cqrs_lab.read.served import Served, as_stored
 from cqrs_lab.sql.bound import bound_calls, bound_reasons
-from cqrs_lab.subscriptions import DeadLetters, Follower, OnError, Standing, lag
+from cqrs_lab.sql.names import quote
+from cqrs_lab.store.categories import ENVELOPE
+from cqrs_lab.store.database import Database
+from cqrs_lab.store.dead_letters import DeadLetters, OnError
+from cqrs_lab.store.followers import Follower, Standing, lag
+from cqrs_lab.store.log import Log
+from cqrs_lab.store.rows import Rows
 
 # Known in memory because one process holds the file; reading a row by key would cost twice as much with a look at the
 # table before it.
@@ -490,7 +492,7 @@ class Servings:
     def _check_calls(self, model: ReadModel, text: str) -> None:
         """Refuse calls that are no functions of the events once DuckDB has bound them, such as a sum of DOUBLE."""
         try:
-            reasons = dict.fromkeys(bound_reasons(bound_calls(self.log.database, text)))
+            reasons = dict.fromkeys(bound_reasons(bound_calls(self.log.database.execute, text)))
         except QueryFailed as error:
             raise ReadModelRefused(
                 f"read model {model.name!r} could not be judged: {error}\nWrite it without what DuckDB cannot show a "

@@ -1,7 +1,6 @@
 """What DuckDB says about SQL: its parse of a SELECT, and which calls in it are functions of the events.
 
-Owns a database without tables, for such questions alone. What is said of each function stands in
-`cqrs_lab.sql.functions`.
+Owns the reading of parses. What is said of each function stands in `cqrs_lab.sql.functions`.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from cqrs_lab.database import MEMORY, Database
 from cqrs_lab.errors import QueryFailed
 from cqrs_lab.sql import functions
+from cqrs_lab.sql.duck import ask
 
 Node = dict[str, Any]
 
@@ -48,19 +47,13 @@ def _own(tree: Any, *, is_root: bool = False) -> Iterator[Node]:
 
 
 @cache
-def _scratch() -> Database:
-    """A database without tables, for questions about SQL itself."""
-    return Database.open(MEMORY, threads=1)
-
-
-@cache
 def syntax_tree(sql: str) -> Any:
     """Return DuckDB's own parse of one SELECT, as nested dicts and lists.
 
     Raises:
         QueryFailed: it does not parse, or is not one SELECT.
     """
-    answer = json.loads(_scratch().execute("SELECT json_serialize_sql(?::VARCHAR)", [sql])[0][0])
+    answer = json.loads(ask("SELECT json_serialize_sql(?::VARCHAR)", [sql])[0][0])
     if answer["error"]:
         raise QueryFailed(f"{answer['error_message']}\nIn: {' '.join(sql.split())[:500]}")
     if len(answer["statements"]) != 1:
@@ -71,14 +64,14 @@ def syntax_tree(sql: str) -> Any:
 def syntax_text(node: Any) -> str:
     """Return SQL for a parse as `syntax_tree` gives it."""
     statement = json.dumps({"error": False, "statements": [{"node": node}]})
-    text: str = _scratch().execute("SELECT json_deserialize_sql(?::JSON)", [statement])[0][0]
+    text: str = ask("SELECT json_deserialize_sql(?::JSON)", [statement])[0][0]
     return text
 
 
 @cache
 def _catalogue() -> frozenset[str]:
     """The names of the functions that the installed DuckDB has."""
-    return frozenset(name for (name,) in _scratch().execute("SELECT lower(function_name) FROM duckdb_functions()"))
+    return frozenset(name for (name,) in ask("SELECT lower(function_name) FROM duckdb_functions()"))
 
 
 def is_aggregate(node: Node) -> bool:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import duckdb
-
-from cqrs_lab.database import quote
 from cqrs_lab.errors import QueryFailed
+from cqrs_lab.sql.duck import operators
+from cqrs_lab.sql.names import quote
 from cqrs_lab.sql.parse import Node, same, syntax_text, syntax_tree
 from cqrs_lab.sql.withs import tables
 
@@ -75,8 +74,8 @@ def number_of(sql: str, node: Node) -> int | None:
 def bare(sql: str) -> str:
     """Return the text of one statement without a semicolon and what stands behind it, so that it fits into brackets."""
     data = sql.encode()
-    for at, kind in duckdb.tokenize(sql):
-        if kind == duckdb.token_type.operator and data[at : at + 1] == b";":
+    for at in operators(sql):
+        if data[at : at + 1] == b";":
             return data[:at].decode()
     return sql
 

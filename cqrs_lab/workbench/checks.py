@@ -18,12 +18,11 @@ from typing import Any
 import polars as pl
 
 from cqrs_lab.app import Lab, open_shop
-from cqrs_lab.database import Row
 from cqrs_lab.domain import Domain
 from cqrs_lab.errors import RuleViolated
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.messages import Command, Event
-from cqrs_lab.read.time_travel import Past
+from cqrs_lab.read.past import Past
 from cqrs_lab.shop import (
     AddOrderLine,
     CancelOrder,
@@ -42,6 +41,7 @@ from cqrs_lab.shop import (
     order_summary,
     orders,
 )
+from cqrs_lab.store.database import Row
 from cqrs_lab.workbench.advice import advise
 from cqrs_lab.workbench.course import PowerCut, power_cut, repeatable
 from cqrs_lab.workbench.workload import Workload, generate

@@ -21,7 +21,6 @@ from typing import Literal, TypedDict
 from uuid import UUID
 
 from cqrs_lab.app import Lab, open_shop
-from cqrs_lab.database import MEMORY, Database, Row
 from cqrs_lab.domain import Domain
 from cqrs_lab.messages import Command, Event, Money
 from cqrs_lab.shop import (
@@ -32,6 +31,7 @@ from cqrs_lab.shop import (
     StockProduct,
 )
 from cqrs_lab.shop.orders import value
+from cqrs_lab.store.database import MEMORY, Database, Row
 from cqrs_lab.write.decider import Decider
 from cqrs_lab.write.middleware import Envelope, Middleware, Proceed, Receipt
 

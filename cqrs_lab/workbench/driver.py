@@ -22,8 +22,7 @@ from cqrs_lab.app import Lab
 from cqrs_lab.errors import QueryError
 from cqrs_lab.messages import Command, Message, Query
 from cqrs_lab.read.moving import ServedAs
-from cqrs_lab.read.serving import Served
-from cqrs_lab.rows import Rows
+from cqrs_lab.read.served import Served
 from cqrs_lab.shop import (
     DeliverOrder,
     OrderDetails,
@@ -34,6 +33,7 @@ from cqrs_lab.shop import (
     ShipOrder,
     order_summary,
 )
+from cqrs_lab.store.rows import Rows
 
 _GLANCE = 0.1  # seconds between two looks of a sleeping thread at whether the run is over
 _GRACE = 5.0  # seconds that a thread gets to end the call it is in

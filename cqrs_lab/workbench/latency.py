@@ -26,17 +26,17 @@ import polars as pl
 from tqdm.auto import tqdm
 
 from cqrs_lab.app import Lab, open_shop
-from cqrs_lab.database import literal, quote
 from cqrs_lab.errors import QueryError, ReadOnlyStore
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.messages import Query, Recorded
 from cqrs_lab.read.moving import WAYS, ServedAs
-from cqrs_lab.read.projections import HandledRows, Projection
-from cqrs_lab.read.query_bus import QueryBus
-from cqrs_lab.read.serving import Served
-from cqrs_lab.rows import Rows
+from cqrs_lab.read.projection import HandledRows, Projection
+from cqrs_lab.read.queries import QueryBus
+from cqrs_lab.read.served import Served
 from cqrs_lab.shop import OrderLine, PlaceOrder, order_summary
 from cqrs_lab.shop.orders import orders
+from cqrs_lab.sql.names import literal, quote
+from cqrs_lab.store.rows import Rows
 from cqrs_lab.workbench.workload import Workload, generate
 
 CACHED, BY_HAND = "cached projection", "row by row"

@@ -16,12 +16,12 @@ from typing import Any
 import polars as pl
 
 from cqrs_lab.app import Lab
-from cqrs_lab.database import quote
 from cqrs_lab.errors import CqrsLabError
 from cqrs_lab.ivm.read_model import ReadModel
-from cqrs_lab.read.time_travel import Past
+from cqrs_lab.read.past import Past
 from cqrs_lab.shop.orders import STAGES
 from cqrs_lab.shop.read_models import order_summary
+from cqrs_lab.sql.names import quote
 
 
 @dataclass(frozen=True, eq=False, repr=False)

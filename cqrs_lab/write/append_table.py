@@ -1,6 +1,6 @@
 """Appending a table: millions of events in one transaction, numbered as arrays and inserted as a set.
 
-Owns the way from a checked table to rows of the log; the checks are in `bulk.py`.
+Owns the way from a checked table to rows of the log; the checks are in `table_rules.py`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cqrs_lab.categories import Category, naive
-from cqrs_lab.database import quote
 from cqrs_lab.errors import InvalidTable
-from cqrs_lab.write import bulk
+from cqrs_lab.sql.names import quote
+from cqrs_lab.store.categories import Category, naive
+from cqrs_lab.write import table_rules
 from cqrs_lab.write.event_store import Batch, EventStore
 
 
-def append_table(store: EventStore, category: Category, table: bulk.Table) -> int:
+def append_table(store: EventStore, category: Category, table: table_rules.Table) -> int:
     """Append a table of events, in its own order: all of them, or none.
 
     Args:
@@ -33,10 +33,10 @@ def append_table(store: EventStore, category: Category, table: bulk.Table) -> in
     Raises:
         InvalidTable: a column or a row breaks a rule; the first bad row is named.
     """
-    arrow = bulk.to_arrow(table)
-    plan = bulk.plan(category, arrow.schema)
+    arrow = table_rules.to_arrow(table)
+    plan = table_rules.plan(category, arrow.schema)
     with store.log.append_lock(), store.log.database.registered(arrow, "_table") as source:
-        bulk.check(store.log.database, source, category, arrow, plan)
+        table_rules.check(store.log.database, source, category, arrow, plan)
         if not arrow.num_rows:
             return store.log.head
         with store.appending() as batch:
@@ -123,7 +123,7 @@ def _known_streams(store: EventStore, category: Category, ids: str, count: int) 
 
 
 def _insert_table(
-    store: EventStore, category: Category, source: str, plan: bulk.Plan, batch: Batch, first: int
+    store: EventStore, category: Category, source: str, plan: table_rules.Plan, batch: Batch, first: int
 ) -> None:
     versions = {event.schema_version for event in category.types.values()}
     schema_version = str(versions.pop())
@@ -133,12 +133,12 @@ def _insert_table(
     # One random half for the batch, the position for the other: unique without a random number for every row.
     high = store.new_id().int >> 64 << 64 | 1 << 63
     values = {
-        "position": f"{bulk.ROW} + {first}",
+        "position": f"{table_rules.ROW} + {first}",
         "stream_no": "_stream_no",
         "version": "_version",
         "type": plan.columns["type"],
         "schema_version": schema_version,
-        "event_id": f"CAST(CAST(? AS UHUGEINT) + CAST({bulk.ROW} + {first} AS UHUGEINT) AS UUID)",
+        "event_id": f"CAST(CAST(? AS UHUGEINT) + CAST({table_rules.ROW} + {first} AS UHUGEINT) AS UUID)",
         "correlation_id": plan.columns.get("correlation_id", "NULL"),
         "occurred_at": plan.columns["occurred_at"],
         "recorded_at": plan.columns.get("recorded_at", "CAST(? AS TIMESTAMP)"),
@@ -160,7 +160,7 @@ def _insert_table(
         given = " OR ".join(f"{name} IS NOT NULL" for name in personal)
         database.execute(
             f"INSERT INTO {quote(category.personal_table)} (position, {', '.join(personal)}) SELECT * FROM "
-            f"(SELECT {bulk.ROW} + {first}, {selected} FROM {source}) WHERE {given}",
+            f"(SELECT {table_rules.ROW} + {first}, {selected} FROM {source}) WHERE {given}",
             [value for name in sorted(category.personal) for value in plan.params.get(name, ())],
         )
 

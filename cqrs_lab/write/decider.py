@@ -18,9 +18,9 @@ from uuid import uuid4
 
 from pydantic import TypeAdapter
 
-from cqrs_lab.categories import Category
 from cqrs_lab.errors import DeclarationError, InvalidMessage
 from cqrs_lab.messages import Command, Event
+from cqrs_lab.store.categories import Category
 
 _INITIAL = object()  # None may be a state
 

@@ -18,11 +18,11 @@ from uuid import UUID
 import pyarrow as pa
 from cachetools import LRUCache
 
-from cqrs_lab.categories import Category, naive
-from cqrs_lab.database import quote
 from cqrs_lab.errors import ConcurrencyError, ConstraintViolated, DeclarationError, QueryError, ReadOnlyStore
-from cqrs_lab.log import Log
 from cqrs_lab.messages import Event, Recorded, utc
+from cqrs_lab.sql.names import quote
+from cqrs_lab.store.categories import Category, naive
+from cqrs_lab.store.log import Log
 
 _FEW = 16  # rows up to which values in the statement cost less than a table registered for it
 

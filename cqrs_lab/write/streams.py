@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import BaseModel, PydanticUserError, ValidationError
 
 from cqrs_lab.errors import DeclarationError
-from cqrs_lab.log import Log
 from cqrs_lab.messages import Recorded
+from cqrs_lab.store.log import Log
 from cqrs_lab.write.decider import Decider
 from cqrs_lab.write.event_store import Batch, Seen
 

@@ -11,16 +11,17 @@ import pytest
 from support import START, append, assert_same, wait_until
 from support.dead_letters import by_hand, dead_of, merged, sound, steps
 
-from cqrs_lab import Projection, ReadModel, open_shop, subscriptions
+from cqrs_lab import Projection, ReadModel, open_shop
 from cqrs_lab.errors import ProjectionFailed, UnknownReadModel
-from cqrs_lab.read import running
+from cqrs_lab.read import runner as running
 from cqrs_lab.shop import CustomerRegistered, OrderPaid, OrderShipped, RegisterCustomer
+from cqrs_lab.store import followers
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody wait for long before the next attempt."""
-    monkeypatch.setattr(subscriptions, "_FIRST_PAUSE", 0.0005)
+    monkeypatch.setattr(followers, "_FIRST_PAUSE", 0.0005)
 
 
 def failing(model: str) -> Callable[[], Any]:

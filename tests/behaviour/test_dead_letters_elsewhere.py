@@ -11,16 +11,17 @@ from support import append, place
 from support.dead_letters import by_hand, merged, steps
 from typer.testing import CliRunner
 
-from cqrs_lab import Domain, Event, Lab, ReadModel, Saga, doctor, open_shop, subscriptions
+from cqrs_lab import Domain, Event, Lab, ReadModel, Saga, doctor, open_shop
 from cqrs_lab.cli import app
 from cqrs_lab.errors import DeclarationError
 from cqrs_lab.shop import OrderShipped, customers, order_facts, order_summary, orders
+from cqrs_lab.store import followers
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody wait for long before the next attempt."""
-    monkeypatch.setattr(subscriptions, "_FIRST_PAUSE", 0.0005)
+    monkeypatch.setattr(followers, "_FIRST_PAUSE", 0.0005)
 
 
 def shouting(works: list[str], heard: list[str]) -> Domain:

@@ -26,9 +26,10 @@ from support.people import (
     told,
 )
 
-from cqrs_lab import Lab, open_shop, wal
+from cqrs_lab import Lab, open_shop
 from cqrs_lab.errors import ReadOnlyStore
 from cqrs_lab.shop import ChangeCustomerEmail, CustomerRegistered, RegisterCustomer, RenameCustomer, order_facts
+from cqrs_lab.store import wal
 
 
 @pytest.fixture(params=["file", "memory"])

@@ -10,7 +10,7 @@ from support.specs import OTHER, PAID, PLACED, told
 
 from cqrs_lab import ReadModel
 from cqrs_lab.errors import DeclarationError, ReadModelRefused
-from cqrs_lab.read.serving import Served
+from cqrs_lab.read.served import Served
 from cqrs_lab.shop import (
     CustomerRegistered,
     customers,

@@ -7,8 +7,7 @@ import pytest
 
 from cqrs_lab import Domain, Lab, ReadModel, open_shop
 from cqrs_lab.errors import QueryError, QueryFailed, ReadOnlyStore, UnknownReadModel
-from cqrs_lab.read.serving import Served
-from cqrs_lab.rows import Rows
+from cqrs_lab.read.served import Served
 from cqrs_lab.shop import (
     AddOrderLine,
     OrderLine,
@@ -21,6 +20,7 @@ from cqrs_lab.shop import (
     order_summary,
     orders,
 )
+from cqrs_lab.store.rows import Rows
 from cqrs_lab.workbench import latency as module
 from cqrs_lab.workbench.latency import BY_HAND, CACHED, compare_latency, order_summary_by_hand, time_steps
 from cqrs_lab.workbench.workload import Workload, generate

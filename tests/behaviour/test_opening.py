@@ -12,8 +12,8 @@ from support import Child, python
 from support.stores import opens_elsewhere
 
 from cqrs_lab import open_shop
-from cqrs_lab.database import Database
 from cqrs_lab.errors import QueryFailed, ReadOnlyStore, StoreClosed, StoreError, StoreInUse, StoreLocked, StoreMissing
+from cqrs_lab.store.database import Database
 
 
 def test_another_process_is_kept_out(path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_read_only_database_has_no_transactions(database: Database, path: Path
 def test_days_do_not_depend_on_where_the_reader_sits(path: Path) -> None:
     """The session's zone is UTC on every cursor, whatever the machine's is."""
     code = f"""
-from cqrs_lab.database import Database
+from cqrs_lab.store.database import Database
 database = Database.open({str(path)!r})
 print(database.execute("SELECT current_setting('TimeZone'), TIMESTAMPTZ '2024-03-01 00:30:00+00'::DATE::VARCHAR"))
 """

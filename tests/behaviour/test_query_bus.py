@@ -10,7 +10,7 @@ from support.queries import ByStatus, outcomes
 
 from cqrs_lab import open_shop
 from cqrs_lab.errors import DeclarationError, NotAllowed, NotServed, NotYet, UnknownQuery
-from cqrs_lab.read.query_bus import Asked
+from cqrs_lab.read.queries import Asked
 from cqrs_lab.shop import OrderDetails, OrdersOfCustomer, order_summary
 from cqrs_lab.workbench import poll
 

@@ -14,8 +14,8 @@ from support.queries import ByStatus, Counted, Everything, outcomes, shop_with
 from cqrs_lab import Domain, Lab, Query, ReadModel, open_shop, shop
 from cqrs_lab.errors import RebuildNeeded, StoreClosed
 from cqrs_lab.read import cache
-from cqrs_lab.rows import Rows
 from cqrs_lab.shop import OrderDetails, RegisterCustomer, order_summary
+from cqrs_lab.store.rows import Rows
 
 
 def test_an_answer_is_kept_until_its_own_row_moves():

@@ -13,8 +13,8 @@ from support.sums import Add, Added, Tally, add, open_lab, snapshots, state_of, 
 
 from cqrs_lab import Command, Domain, Event, Lab
 from cqrs_lab.errors import DeclarationError, RuleViolated
-from cqrs_lab.log import Log
 from cqrs_lab.shop import ChangeCustomerEmail, RegisterCustomer, customers
+from cqrs_lab.store.log import Log
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import pyarrow as pa
 import pytest
 from support.stores import rows
 
-from cqrs_lab.database import Database, quote
 from cqrs_lab.errors import ConstraintViolated, QueryFailed, ReadOnlyStore, StoreError, TransactionAborted
+from cqrs_lab.sql.names import quote
+from cqrs_lab.store.database import Database
 
 
 def test_a_swallowed_error_is_not_success(database: Database) -> None:

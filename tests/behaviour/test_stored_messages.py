@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from support.things import Everything, Part, things
 
 from cqrs_lab import Domain, Event, Lab
-from cqrs_lab.log import Log
 from cqrs_lab.shop import (
     CustomerRegistered,
     OrderCancelled,
@@ -26,6 +25,7 @@ from cqrs_lab.shop import (
     customers,
     orders,
 )
+from cqrs_lab.store.log import Log
 from cqrs_lab.write.event_store import Context, EventStore
 
 START = datetime(2024, 3, 1, tzinfo=UTC)

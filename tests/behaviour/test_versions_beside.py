@@ -13,10 +13,10 @@ from support import append
 from support.ages import BY_CUSTOMER, MODELS, First, Fourth, lab_of, placed, shop_of, state, stored
 
 from cqrs_lab import Domain, Event, Lab, open_shop
-from cqrs_lab.categories import Category
 from cqrs_lab.errors import UnknownEventType
 from cqrs_lab.messages import Upcasts
 from cqrs_lab.shop import OrderLine, PayOrder, customers, order_summary, orders
+from cqrs_lab.store.categories import Category
 
 
 def test_commands_are_decided_on_lifted_events(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from support.servings import assert_whole, fragile, lag, poison
 
 from cqrs_lab import open_shop
 from cqrs_lab.errors import NotYet, ReadOnlyStore
-from cqrs_lab.read import running
+from cqrs_lab.read import runner as running
 from cqrs_lab.shop import OrderDetails, daily_orders, order_summary
 
 

@@ -10,7 +10,8 @@ import pytest
 from support import batch, pay, place
 from support.stores import serve_all
 
-from cqrs_lab import open_shop, wal
+from cqrs_lab import open_shop
+from cqrs_lab.store import wal
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,10 @@ import pytest
 from support import batch, place
 from support.stores import entries, untouched
 
-from cqrs_lab import Lab, open_shop, wal
+from cqrs_lab import Lab, open_shop
 from cqrs_lab.errors import NotAStore, ReadOnlyStore, StoreCorrupt, StoreError, StoreMissing
 from cqrs_lab.shop import daily_orders, order_summary
+from cqrs_lab.store import wal
 
 
 def test_a_log_cut_anywhere_holds_a_prefix(logged: SimpleNamespace, tmp_path: Path) -> None:

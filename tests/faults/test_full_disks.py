@@ -13,9 +13,9 @@ from support import environment, line, place
 from support.stores import check_whole
 
 from cqrs_lab import open_shop
-from cqrs_lab.database import Database
 from cqrs_lab.errors import StoreError, StoreFull
 from cqrs_lab.shop import CancelOrder
+from cqrs_lab.store.database import Database
 
 
 def on_a_small_disk(scene: Callable[[Path], None], folder: Path) -> None:

@@ -16,9 +16,9 @@ from support.crowds import COUNT, check_forgotten, crowd
 from support.people import EMAIL, MODELS, NAME, PEOPLE, SNAPPING, WAYS, fill, people
 
 from cqrs_lab import Domain, Event, Lab, doctor
-from cqrs_lab.database import Database
 from cqrs_lab.errors import RebuildNeeded, StoreError
 from cqrs_lab.shop import RegisterCustomer, RenameCustomer, customers, order_summary
+from cqrs_lab.store.database import Database
 from cqrs_lab.write.event_store import EventStore
 
 

@@ -17,10 +17,10 @@ from support import Child, batch, pay, place
 from support.stores import LONG, check_whole, opens_elsewhere, rows
 
 from cqrs_lab import ReadModel, open_shop
-from cqrs_lab.database import Database
 from cqrs_lab.errors import ProjectionFailed, StoreClosed
-from cqrs_lab.interrupts import stoppable
 from cqrs_lab.shop import OrderPlaced, ShipOrder, order_facts, order_summary, orders
+from cqrs_lab.store.database import Database
+from cqrs_lab.store.interrupts import stoppable
 
 
 def test_ctrl_c_stops_a_question_and_an_append(child: Child, store: Path) -> None:

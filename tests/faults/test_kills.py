@@ -12,9 +12,10 @@ import pytest
 from support import Child
 from support.stores import check_whole, entries, untouched
 
-from cqrs_lab import open_shop, wal
+from cqrs_lab import open_shop
 from cqrs_lab.errors import StoreCorrupt
 from cqrs_lab.shop import order_summary
+from cqrs_lab.store import wal
 
 APPEND = 'lab.append_table("order", batch("k", 500))'
 CATCH_UP = 'lab.send(place("k-0")); lab.catch_up()'

@@ -15,9 +15,9 @@ from support.stores import check_whole, rows
 from support.tallies import Add, tallies
 
 from cqrs_lab import Domain, Lab, ReadModel, open_shop
-from cqrs_lab.database import Database
 from cqrs_lab.errors import ConcurrencyError, ConstraintViolated
 from cqrs_lab.shop import OrderPaid, order_summary, orders
+from cqrs_lab.store.database import Database
 
 balances = ReadModel(
     "balances",

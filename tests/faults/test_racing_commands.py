@@ -11,8 +11,8 @@ import pytest
 from support import Child
 from support.tallies import Add, Added, Call, Called, assert_there, calls, decide, log_of, open_lab, threads
 
-from cqrs_lab.database import Database
 from cqrs_lab.errors import RuleViolated, StoreClosed, StoreError
+from cqrs_lab.store.database import Database
 from cqrs_lab.write.event_store import EventStore
 
 

@@ -11,11 +11,11 @@ from support import place, python, wait_until
 from support.servings import assert_whole, fragile, lag, mended
 
 from cqrs_lab import open_shop
-from cqrs_lab.read import running
+from cqrs_lab.read import runner as running
 from cqrs_lab.read.moving import Stored
-from cqrs_lab.read.running import Running
+from cqrs_lab.read.runner import Running
 from cqrs_lab.shop import CancelOrder, OrderDetails, daily_orders, order_summary
-from cqrs_lab.subscriptions import pause_after
+from cqrs_lab.store.followers import pause_after
 
 
 def test_nobody_reads_a_position_without_its_rows():

@@ -189,7 +189,7 @@ def test_a_function_runs_apart(tmp_path):
         from pathlib import Path
 
         from cqrs_lab import open_shop
-        from cqrs_lab.database import Database
+        from cqrs_lab.store.database import Database
         from cqrs_lab.workbench.course import die_before_checkpoint
 
         lab, execute = open_shop(shop), Database.execute

@@ -14,9 +14,9 @@ from cqrs_lab.workbench import Workload, generate
 UNREADABLE = """
 import sys, cqrs_lab
 from cqrs_lab.sql import parse as syntax
-def unreadable():
+def unreadable(*_):
     raise KeyError("statements")
-syntax._scratch = unreadable
+syntax.ask = unreadable
 from cqrs_lab.cli import app
 app(sys.argv[1:])
 """

@@ -22,7 +22,7 @@ from cases import Case, Fact, Model, Step, deciders, without
 
 from cqrs_lab import Domain, Lab, ReadModel
 from cqrs_lab.errors import ReadModelRefused
-from cqrs_lab.rows import Rows
+from cqrs_lab.store.rows import Rows
 from cqrs_lab.write.event_store import Context
 
 START = datetime(2025, 1, 1, tzinfo=UTC)

@@ -11,8 +11,8 @@ from support.layers import by_customer, listed
 from support.queries import ByStatus, Counted, Everything, Listed, OfCustomer, shop_with
 
 from cqrs_lab import Query, shop
-from cqrs_lab.rows import Rows
 from cqrs_lab.shop import OrderDetails, OrdersOfCustomer, order_summary
+from cqrs_lab.store.rows import Rows
 
 QUERIES: list[Query] = [
     *(OrderDetails(order_id=id) for id in ("o-1", "o-2", "ö/4")),

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from support import append, assert_same
 from support.dead_letters import MODELS, by_hand, dead_of, merged, sound, steps
 
-from cqrs_lab import ReadModel, open_shop, subscriptions
+from cqrs_lab import ReadModel, open_shop
+from cqrs_lab.store import followers
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody wait for long before the next attempt."""
-    monkeypatch.setattr(subscriptions, "_FIRST_PAUSE", 0.0005)
+    monkeypatch.setattr(followers, "_FIRST_PAUSE", 0.0005)
 
 
 history = st.lists(st.sampled_from([".", "1", "2", "x", "y"]), max_size=9)

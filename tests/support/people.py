@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cqrs_lab import Domain, Lab, ReadModel, wal
+from cqrs_lab import Domain, Lab, ReadModel
 from cqrs_lab.errors import RebuildNeeded
 from cqrs_lab.shop import ChangeCustomerEmail, RegisterCustomer, RenameCustomer, customers, order_summary
+from cqrs_lab.store import wal
 from support import place
 
 EMAIL = "ada.lovelace.1815@difference-engine.analytical.example.org"

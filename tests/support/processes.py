@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cqrs_lab.database import Database
+from cqrs_lab.store.database import Database
 
 TESTS = Path(__file__).parents[1]
 SERVER = """
@@ -25,7 +25,7 @@ while line := sys.stdin.readline():
 PRELUDE = """
 import os, signal, sys, threading, time
 from cqrs_lab import open_shop
-from cqrs_lab.database import Database
+from cqrs_lab.store.database import Database
 from cqrs_lab.errors import *
 from cqrs_lab.shop import *
 from support import *

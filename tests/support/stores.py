@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cqrs_lab import Lab
-from cqrs_lab.database import Database
 from cqrs_lab.shop import daily_orders, order_summary
+from cqrs_lab.store.database import Database
 from support import python
 
 LONG = "SELECT count(*) FROM range(3000000) a, range(3000000) b WHERE (a.range * b.range) % 7 = 3"
@@ -70,7 +70,7 @@ def entries(log: bytes) -> list[int]:
 def opens_elsewhere(path: Path, **options: Any) -> str:
     """Open a file in another process and return what came of it."""
     code = f"""
-from cqrs_lab.database import Database
+from cqrs_lab.store.database import Database
 try:
     Database.open({str(path)!r}, **{options!r})
     print("opened")

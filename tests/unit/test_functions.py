@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from cqrs_lab import ReadModel
-from cqrs_lab.database import MEMORY, PINNED, Database
 from cqrs_lab.errors import QueryFailed, ReadModelRefused
 from cqrs_lab.sql import functions
 from cqrs_lab.sql.bound import Call, bound_calls, bound_reasons
+from cqrs_lab.store.database import MEMORY, PINNED, Database
 
 LOCK = Path(__file__).parents[2] / "requirements.lock"
 
@@ -177,13 +177,17 @@ def test_what_is_a_function_of_the_events_is_welcome(call):
 def test_sums_are_judged_by_the_types_that_they_are_bound_to(database, columns, reasons):
     """A sum of inexact numbers is refused wherever it stands; exact ones, times and lists are welcome."""
     source = "" if " FROM (" in columns else " FROM e"
-    found = list(dict.fromkeys(bound_reasons(bound_calls(database, f"SELECT k, {columns}{source} GROUP BY k, e.k"))))
+    found = list(
+        dict.fromkeys(bound_reasons(bound_calls(database.execute, f"SELECT k, {columns}{source} GROUP BY k, e.k")))
+    )
     assert [text.split("; use")[0].split(", which")[0] for text in found] == reasons
 
 
 def test_a_plan_tells_calls_with_the_types_after_casts(database):
     """The calls of a plan are those that DuckDB found, whatever they are called in the text."""
-    calls = bound_calls(database, "SELECT k, sum(n) FILTER (d > 1) AS s FROM e WHERE t < current_timestamp GROUP BY k")
+    calls = bound_calls(
+        database.execute, "SELECT k, sum(n) FILTER (d > 1) AS s FROM e WHERE t < current_timestamp GROUP BY k"
+    )
     assert Call("sum", ("INTEGER",)) in calls
     assert Call("get_current_timestamp", ()) in calls
     assert [text.split("(")[0] for text in bound_reasons(calls)] == ["get_current_timestamp"]
@@ -192,7 +196,7 @@ def test_a_plan_tells_calls_with_the_types_after_casts(database):
 def test_what_does_not_bind_says_why(database):
     """A SELECT that DuckDB cannot plan fails with DuckDB's reason."""
     with pytest.raises(QueryFailed, match="nowhere"):
-        bound_calls(database, "SELECT 1 AS x FROM nowhere")
+        bound_calls(database.execute, "SELECT 1 AS x FROM nowhere")
 
 
 def test_settings_that_change_meanings_are_pinned(database):

@@ -15,7 +15,7 @@ import pandas as pd
 import polars
 import pyarrow as pa
 
-from cqrs_lab.database import Database
+from cqrs_lab.store.database import Database
 
 _SHOWN = 10
 

@@ -7,8 +7,8 @@ Facts about DuckDB 2.0 that shape it. A connection serves one statement at a tim
 of its own and every result is fetched whole. COMMIT of a transaction in which a statement failed reports success
 and stores nothing, so a transaction here remembers the failure. An interrupted statement leaves its transaction
 open, so the cursor is thrown away. Opening drops some damaged logs without a word, so they are looked at before (see
-`cqrs_lab.wal`). Closing folds the log into the file, so that is left out for a file that nobody wrote to. Ctrl-C can
-come late, so it is handed on (see `cqrs_lab.interrupts`).
+`cqrs_lab.store.wal`). Closing folds the log into the file, so that is left out for a file that nobody wrote to. Ctrl-C
+can come late, so it is handed on (see `cqrs_lab.store.interrupts`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import duckdb
 import pyarrow as pa
 from cachetools import LRUCache
 
-from cqrs_lab import wal
 from cqrs_lab.errors import (
     ConstraintViolated,
     NotAStore,
@@ -42,7 +41,9 @@ from cqrs_lab.errors import (
     StoreMissing,
     TransactionAborted,
 )
-from cqrs_lab.interrupts import stoppable
+from cqrs_lab.sql.names import literal, quote
+from cqrs_lab.store import wal
+from cqrs_lab.store.interrupts import stoppable
 
 MEMORY = ":memory:"
 # Settings that change what a SELECT means. They are set whenever a store is opened, whatever the machine or a program
@@ -71,20 +72,6 @@ _DAMAGE = re.compile(r"corrupt|checksum|deserializ|could not read|not a valid du
 
 Row = tuple[Any, ...]
 T = TypeVar("T")
-
-
-def quote(name: str) -> str:
-    """Return `name` as a quoted SQL identifier; the one way a name reaches SQL."""
-    if not name or "\0" in name:
-        raise QueryFailed(f"{name!r} cannot name anything in DuckDB: it is empty or holds a NUL")
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """Return text as an SQL string, for statements that take no parameters."""
-    if "\0" in text:
-        raise QueryFailed(f"{text!r} holds a NUL")
-    return "'" + text.replace("'", "''") + "'"
 
 
 class _Cursor:

@@ -16,15 +16,16 @@ import polars
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from cqrs_lab.categories import aware_value, naive
-from cqrs_lab.database import Row, quote
 from cqrs_lab.errors import NotServed, ProjectionFailed, RebuildNeeded, RebuildRefused
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.read.explain import Explanation, explain
 from cqrs_lab.read.moving import SERVINGS, Check, ServedAs, Tell
-from cqrs_lab.read.projections import Projection
-from cqrs_lab.rows import Rows
-from cqrs_lab.subscriptions import pause_after
+from cqrs_lab.read.projection import Projection
+from cqrs_lab.sql.names import quote
+from cqrs_lab.store.categories import aware_value, naive
+from cqrs_lab.store.database import Row
+from cqrs_lab.store.followers import pause_after
+from cqrs_lab.store.rows import Rows
 
 if TYPE_CHECKING:
     from cqrs_lab.read.servings import Servings

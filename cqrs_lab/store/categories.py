@@ -7,7 +7,6 @@ old versions of events to the present one. Touches no database.
 from __future__ import annotations
 
 import enum
-import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,14 +18,11 @@ from uuid import UUID
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from cqrs_lab.database import quote
 from cqrs_lab.errors import DeclarationError, UnknownEventType, UnsupportedField
 from cqrs_lab.messages import PERSONAL, Event, decimal_limits, refused, unwrap, utc
+from cqrs_lab.sql.names import check_name, quote
 from cqrs_lab.sql.parse import not_of_one_row
 
-TABLES = ("store", "categories", "streams", "commands", "servings", "snapshots", "dead_letters")
-"""The tables of a store beside those of events and personal fields."""
-_EVENTS = "_events"
 ENVELOPE = {
     "position": "BIGINT PRIMARY KEY",
     "stream_no": "INTEGER NOT NULL",
@@ -51,24 +47,6 @@ _SCALARS = {
     date: "DATE",
     UUID: "UUID",
 }
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
-
-
-def names_events(table: str) -> bool:
-    """Return whether a name is that of a table of events; no read model may be called that way."""
-    return table.lower().endswith(_EVENTS)
-
-
-def check_name(kind: str, name: str) -> None:
-    """Refuse a name that could collide in DuckDB, which folds case, or that nobody can type.
-
-    Raises:
-        DeclarationError: `name` is not letters, digits and underscores, starting with a letter.
-    """
-    if not _NAME.fullmatch(name):
-        raise DeclarationError(
-            f"{name!r} cannot name a {kind}: use letters, digits and underscores, starting with a letter, at most 63"
-        )
 
 
 def column_type(annotation: Any, metadata: Iterable[Any] = (), *, where: str = "") -> str:

@@ -27,11 +27,12 @@ from weakref import WeakKeyDictionary
 
 from cachetools import LRUCache
 
-from cqrs_lab.categories import ENVELOPE, Category, aware_value, naive
-from cqrs_lab.database import Database, Row, quote
 from cqrs_lab.errors import DeclarationError, NotAStore, StoreFormatError
 from cqrs_lab.messages import Event, Recorded
-from cqrs_lab.rows import Rows
+from cqrs_lab.sql.names import quote
+from cqrs_lab.store.categories import ENVELOPE, Category, aware_value, naive
+from cqrs_lab.store.database import Database, Row
+from cqrs_lab.store.rows import Rows
 
 FORMAT = 2
 APPEND = "append"  # the lock under which the log grows

@@ -28,10 +28,11 @@ from pydantic import AllowInfNan, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from cqrs_lab.categories import Category, column_type
-from cqrs_lab.database import Database, quote
 from cqrs_lab.errors import InvalidTable
 from cqrs_lab.messages import PERSONAL, Event, Message, decimal_limits, refused, unwrap
+from cqrs_lab.sql.names import quote
+from cqrs_lab.store.categories import Category, column_type
+from cqrs_lab.store.database import Database
 
 Table: TypeAlias = "pa.Table | pl.DataFrame | pd.DataFrame | str | os.PathLike[str]"
 """What append_table takes: an Arrow, Polars or pandas table, or the path of a Parquet file."""

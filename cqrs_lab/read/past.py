@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from typing import Any
 
-from cqrs_lab.categories import naive
-from cqrs_lab.database import quote
 from cqrs_lab.errors import InvalidMoment
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.messages import utc
 from cqrs_lab.read.differences import columns_of, differences
 from cqrs_lab.read.kept import kept
-from cqrs_lab.read.serving import as_stored
+from cqrs_lab.read.served import as_stored
 from cqrs_lab.read.servings import Servings
-from cqrs_lab.rows import Rows
+from cqrs_lab.sql.names import quote
+from cqrs_lab.store.categories import naive
+from cqrs_lab.store.rows import Rows
 
 Moment = datetime | date
 """An aware datetime, or a date, which means the end of that day in UTC."""

@@ -23,8 +23,8 @@ from cqrs_lab.ivm.plan import Recompute
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.read.kept import follow, remake
 from cqrs_lab.read.moving import SERVINGS, Check, ServedAs, Stored, Tell
-from cqrs_lab.read.projections import Handled, Projection
-from cqrs_lab.subscriptions import Runner, pause_after
+from cqrs_lab.read.projection import Handled, Projection
+from cqrs_lab.store.followers import Runner, pause_after
 
 if TYPE_CHECKING:
     from cqrs_lab.read.servings import Servings

@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pyarrow as pa
 from pydantic import create_model
 
-from cqrs_lab.categories import Category, aware_value, check_name, column_type
-from cqrs_lab.database import Database, quote
 from cqrs_lab.errors import (
     DeclarationError,
     NotServed,
@@ -35,7 +33,10 @@ from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.messages import Event, Recorded, Value, decimal_limits, unwrap, utc
 from cqrs_lab.read.explain import Explanation
 from cqrs_lab.read.moving import Check, Stored, Tell
+from cqrs_lab.sql.names import check_name, quote
 from cqrs_lab.sql.places import Place
+from cqrs_lab.store.categories import Category, aware_value, column_type
+from cqrs_lab.store.database import Database
 
 if TYPE_CHECKING:
     from cqrs_lab.read.servings import Servings

@@ -1,0 +1,1 @@
+"""The store: one process, one file, nothing lost. What both sides stand on; it knows neither of them."""
