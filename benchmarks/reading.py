@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from benchmarks.harness import Median, Result, seconds, take_turns
 from cqrs_lab import Lab, open_shop
-from cqrs_lab.read.served import Served
+from cqrs_lab.read.served import Served, reach
 from cqrs_lab.shop import OrderLine, PlaceOrder, customer_value, daily_sales, order_summary
 from cqrs_lab.workbench.workload import Workload, tables
 
@@ -263,7 +263,7 @@ def lagging(lab: Lab) -> Iterator[Result]:
     for sender in senders:
         sender.join()
     rate = SENDS / (time.perf_counter() - began)
-    lab._servings.running.reach(order_summary, lab.head, 30)
+    reach(lab._servings.running, order_summary, lab.head, 30)
     late = sorted(row["seconds"] * 1e3 for row in lab.lag_history().dicts() if row["position"] > first)
     p50, p99 = statistics.median(late), late[int(0.99 * len(late))]
     yield Result("background lag, p99 / 50 ms", p99, 50.0, "ms", 1.0, f"p50 {p50:.0f} ms at {rate:.0f} sends/s")

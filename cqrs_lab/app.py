@@ -20,12 +20,13 @@ from cqrs_lab.errors import DeclarationError
 from cqrs_lab.fork import Drop, Edit, Injected, change_log, copy_log
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.messages import Command, Event, Query
+from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.history import history
-from cqrs_lab.read.moving import ServedAs
 from cqrs_lab.read.past import Moment, Past, as_of, diff
 from cqrs_lab.read.queries import QueryBus, QueryMiddleware
-from cqrs_lab.read.served import Served
+from cqrs_lab.read.served import Served, reach
 from cqrs_lab.read.servings import Servings
+from cqrs_lab.read.table import ServedAs
 from cqrs_lab.store.database import MEMORY, Database
 from cqrs_lab.store.dead_letters import DeadLetters, OnError
 from cqrs_lab.store.followers import Follower
@@ -91,10 +92,11 @@ class Lab:
             handlers = [*domain.deciders, *domain.services]
             self._commands = CommandBus(self._store, handlers, policy=domain.policy, middleware=domain.middleware)
             self._followers: dict[str, Follower] = {}
-            self._servings = Servings(self._log, [*domain.read_models, *domain.projections])
+            self._catalog = Catalog(self._log, [*domain.read_models, *domain.projections])
+            self._servings = Servings(self._catalog)
             self._store.beside = self._servings.running
             self._queries = QueryBus(
-                self._servings, domain.queries, middleware=domain.query_middleware, cache_seconds=cache_seconds
+                self._servings.running, domain.queries, middleware=domain.query_middleware, cache_seconds=cache_seconds
             )
         except BaseException:
             self._release()
@@ -144,7 +146,7 @@ class Lab:
             actor=actor,
         )
         if wait_for is not None:
-            self._servings.running.reach(self._servings.find(wait_for), receipt.position, timeout)
+            reach(self._servings.running, self._catalog.find(wait_for), receipt.position, timeout)
         return receipt
 
     def send_many(
@@ -219,7 +221,7 @@ class Lab:
         if found is None:
             known = ", ".join(s.name for s in self.domain.sagas) or "none"
             raise DeclarationError(f"the domain declares no saga {name!r}; there are {known}")
-        if name in (model.name for model in self._servings.models.values()):
+        if name in (model.name for model in self._catalog.models.values()):
             raise DeclarationError(f"a saga and a read model are both called {name!r}; give one another name")
         if name not in self._followers:
             process = Process(found, self._commands)
@@ -249,7 +251,12 @@ class Lab:
         if len(personal) != 1:
             known = ", ".join(c.name for c in self._categories.values() if c.personal) or "none"
             raise DeclarationError(f"say which category with personal fields to forget {id!r} in; there are {known}")
-        with self._log.append_lock(), self._servings.remaking(personal[0].table) as (remake, strange):
+        self._log.check_free()
+        with (
+            self._log.memory.erasing(),
+            self._log.append_lock(),
+            self._servings.remaking(personal[0].table) as (remake, strange),
+        ):
             return self._store.forget(personal[0], id, remake, strange)
 
     def backup(self, path: str | os.PathLike[str]) -> None:
@@ -327,9 +334,18 @@ class Lab:
         """
         sagas = [saga.name for saga in self.domain.sagas]
         models = list(dict.fromkeys(query.model for query in self.domain.queries)) or self.domain.read_models
-        return trace(self._log, self._servings, models, sagas, correlation_id)
+        return trace(self._log, self._catalog, models, sagas, correlation_id)
 
     # -- the read side ---------------------------------------------------------------------------------------------
+
+    def model(self, model: ReadModel | str) -> ReadModel:
+        """Return a read model by its name, in any case; one that is given as such is taken in first.
+
+        Raises:
+            UnknownReadModel: there is none of that name; with those that there are.
+            ReadModelRefused: it does not fit this store.
+        """
+        return self._catalog.find(model)
 
     def serve(
         self,
@@ -381,7 +397,7 @@ class Lab:
             Rows with model, served_as, mode, position, head, events_behind, seconds_behind (age of the oldest event
             not yet applied), state ("ok, 2 dead letters" when some were set aside) and error.
         """
-        return self._servings.lag(followers=self._followers.values())
+        return self._servings.lag(self._followers.values())
 
     def dead_letters(self) -> Rows:
         """Return the events that projections and sagas have set aside because they failed at them.
@@ -412,8 +428,8 @@ class Lab:
         for name in names:
             if name in self._followers:
                 done += self._followers[name].retry()
-            elif model is not None or name.lower() in self._servings.models:
-                done += self._servings.running.retry(self._servings.find(name))
+            elif model is not None or name.lower() in self._catalog.models:
+                done += self._servings.running.retry(self._catalog.find(name))
         return done
 
     def lag_history(self) -> Rows:
@@ -483,7 +499,7 @@ class Lab:
         Raises:
             InvalidMoment: naive, or outside the log.
         """
-        return as_of(self._servings, position=position, recorded=recorded, occurred=occurred)
+        return as_of(self._catalog, position=position, recorded=recorded, occurred=occurred)
 
     def history(self, model: ReadModel | str, *key: Any) -> Rows:
         """Return how one row became what it is: a row for each event that changed it.
@@ -492,7 +508,7 @@ class Lab:
             Rows with position, type, occurred_at and recorded_at of the event, the row after it (empty where the event
             made it vanish) and changed (the names of the columns that the event changed), in order of position.
         """
-        return history(self._servings, model, key)
+        return history(self._catalog, model, key)
 
     def diff(self, model: ReadModel | str, a: int | Moment | Past | Lab, b: int | Moment | Past | Lab) -> Rows:
         """Return what is different in a read model between two moments, or between two worlds.
@@ -507,7 +523,7 @@ class Lab:
             there is none), of the rows that differ, ordered by key.
         """
         one, other = (m.as_of(position=m.head) if isinstance(m, Lab) else m for m in (a, b))
-        return diff(model, one, other, self._servings)
+        return diff(model, one, other, self._catalog)
 
     def fork(
         self,
@@ -544,8 +560,8 @@ class Lab:
         try:
             copy_log(self._log, fork._log, at.position)
             change_log(fork._store, occurred=at.occurred, drop=drop, edit=edit, inject=inject)
-            for model in self._servings.models.values():
-                fork._servings.find(model)
+            for model in self._catalog.models.values():
+                fork._catalog.find(model)
         except BaseException:
             fork.close()
             raise

@@ -53,7 +53,7 @@ def copy_log(source: Log, target: Log, to: int) -> None:
             with database.registered(rows, "_copied") as copied:
                 database.execute(f"INSERT OR IGNORE INTO {table} SELECT * FROM {copied} WHERE {where}")
     Log(database, target.categories.values())  # looks at the tables again
-    target.reload()
+    target.memory.read()
 
 
 def change_log(
@@ -146,7 +146,7 @@ def _count_anew(log: Log, gone: set[int], places: list[dict[str, Any]]) -> None:
         database.execute("DELETE FROM streams WHERE stream_no NOT IN (SELECT stream_no FROM _order)")
         for table in ("commands", "snapshots", "temp._rows", "temp._order"):
             database.execute(f"{'DROP TABLE' if '.' in table else 'DELETE FROM'} {table}")
-    log.reload()
+    log.memory.read()
 
 
 def _tables(log: Log) -> list[str]:

@@ -27,7 +27,7 @@ from cqrs_lab.domain import Domain
 from cqrs_lab.errors import ConcurrencyError, DeclarationError, RuleViolated
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.messages import Command, Event, Id, Money, Recorded, Value, utc
-from cqrs_lab.read.moving import WAYS
+from cqrs_lab.read.table import WAYS
 from cqrs_lab.sql.places import Place
 from cqrs_lab.write.decider import Decider
 from cqrs_lab.write.event_store import Context

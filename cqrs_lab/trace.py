@@ -17,9 +17,9 @@ import pyarrow as pa
 from cqrs_lab.ivm.merge import Merge
 from cqrs_lab.ivm.plan import Recompute
 from cqrs_lab.ivm.read_model import ReadModel
+from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.differences import columns_of
 from cqrs_lab.read.past import Past
-from cqrs_lab.read.servings import Servings
 from cqrs_lab.sql.names import literal, quote
 from cqrs_lab.store.log import Log
 from cqrs_lab.store.rows import Rows
@@ -57,7 +57,7 @@ class Trace(Rows):
 
 
 def trace(
-    log: Log, servings: Servings, models: Sequence[ReadModel], sagas: Sequence[str], correlation_id: UUID | str
+    log: Log, catalog: Catalog, models: Sequence[ReadModel], sagas: Sequence[str], correlation_id: UUID | str
 ) -> Trace:
     """Return the story of one correlation id (see `Lab.trace`).
 
@@ -86,7 +86,7 @@ def trace(
         row = _row(position, "event", event["type"], event["stream"], "", event["recorded_at"], event["data"])
         told.append(((position, 1), row))
         for model in models:
-            for key, change in _changes(servings, model, position):
+            for key, change in _changes(catalog, model, position):
                 row = _row(position, "row", model.name, key, "", event["recorded_at"], change)
                 told.append(((position, 2), row))
     told.sort(key=lambda item: item[0])
@@ -97,10 +97,10 @@ def _row(position: int | None, kind: str, name: str, about: str, by: str, at: An
     return {"position": position, "kind": kind, "name": name, "about": about, "by": by, "at": at, "detail": detail}
 
 
-def _changes(servings: Servings, model: ReadModel, position: int) -> Iterator[tuple[str, str]]:
+def _changes(catalog: Catalog, model: ReadModel, position: int) -> Iterator[tuple[str, str]]:
     """Yield what one event changed in a read model: (the row's key, what changed)."""
-    before, after = Past(servings, position - 1), Past(servings, position)
-    for key in _touched(servings, model, position):
+    before, after = Past(catalog, position - 1), Past(catalog, position)
+    for key in _touched(catalog, model, position):
         old, new = before.get(model, *key), after.get(model, *key)
         if old == new:
             continue
@@ -121,20 +121,20 @@ def _said(value: Any) -> str:
     return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else str(value)
 
 
-def _touched(servings: Servings, model: ReadModel, position: int) -> list[tuple[Any, ...]]:
+def _touched(catalog: Catalog, model: ReadModel, position: int) -> list[tuple[Any, ...]]:
     """The keys whose rows an event may have changed, by the SQL that moves them."""
-    keys, plan = ", ".join(map(quote, model.keys)), servings.plan(model)
-    before, after = (partial(_source, servings, to=to) for to in (position - 1, position))
+    keys, plan = ", ".join(map(quote, model.keys)), catalog.plan(model)
+    before, after = (partial(_source, catalog, to=to) for to in (position - 1, position))
     if isinstance(plan, Recompute):
         new, old = after(model.name.lower()), before(model.name.lower())
         select = f"(({new}\n) EXCEPT ALL ({old}\n)) UNION ALL (({old}\n) EXCEPT ALL ({new}\n))"
-        return servings.log.database.execute(f"SELECT DISTINCT {keys} FROM ({select}\n) ORDER BY {keys}")
+        return catalog.log.database.execute(f"SELECT DISTINCT {keys} FROM ({select}\n) ORDER BY {keys}")
     found_by, reached = ", ".join(map(quote, plan.found_by)), []
     if isinstance(plan, Merge):
-        new = plan.reached(lambda use: servings.window(position - 1, position)(use.name), lambda _: "", None)
+        new = plan.reached(lambda use: catalog.window(position - 1, position)(use.name), lambda _: "", None)
         reached.append(f"SELECT {found_by} FROM ({new}\n)")
     for use in plan.uses:
-        changed = _changed_rows(servings, use.name, position)
+        changed = _changed_rows(catalog, use.name, position)
         if changed:
             reached.append(plan.keys_of(use, changed, lambda use: after(use.name)))
     if not reached:
@@ -144,26 +144,26 @@ def _touched(servings: Servings, model: ReadModel, position: int) -> list[tuple[
         alike = " AND ".join(f"_a.{quote(name)} IS NOT DISTINCT FROM _r.{quote(name)}" for name in plan.found_by)
         rows = " UNION ".join(f"SELECT {keys} FROM ({read(model.name.lower())}\n)" for read in (before, after))
         select = f"SELECT {keys} FROM ({rows}) AS _a WHERE EXISTS (SELECT 1 FROM ({select}\n) AS _r WHERE {alike})"
-    return servings.log.database.execute(f"SELECT DISTINCT {keys} FROM ({select}\n) ORDER BY {keys}")
+    return catalog.log.database.execute(f"SELECT DISTINCT {keys} FROM ({select}\n) ORDER BY {keys}")
 
 
-def _source(servings: Servings, name: str, *, to: int) -> str:
+def _source(catalog: Catalog, name: str, *, to: int) -> str:
     """The SELECT of the rows that a source had at a position."""
-    window = servings.window(0, to)
-    layer = servings.models.get(name)
-    return window(name) if layer is None else layer.expanded(servings.models, window)
+    window = catalog.window(0, to)
+    layer = catalog.models.get(name)
+    return window(name) if layer is None else layer.expanded(catalog.models, window)
 
 
-def _changed_rows(servings: Servings, name: str, position: int) -> str | None:
+def _changed_rows(catalog: Catalog, name: str, position: int) -> str | None:
     """The SELECT of the rows of a source that an event changed, as they were and as they are; None without any."""
-    layer = servings.models.get(name)
+    layer = catalog.models.get(name)
     if layer is None:
-        return servings.window(position - 1, position)(name)
-    touched = _touched(servings, layer, position)
+        return catalog.window(position - 1, position)(name)
+    touched = _touched(catalog, layer, position)
     if not touched:
         return None
     # Values and not a SELECT of them: these DuckDB looks up, where it would fold all of the log for the other.
-    kinds = {k.lower(): v for k, v in columns_of(servings.log.database, _source(servings, name, to=position)).items()}
+    kinds = {k.lower(): v for k, v in columns_of(catalog.log.database, _source(catalog, name, to=position)).items()}
     rows = []
     for key in touched:
         cells = [
@@ -172,5 +172,5 @@ def _changed_rows(servings: Servings, name: str, position: int) -> str | None:
         ]
         rows.append(f"({' AND '.join(cells)})")
     where = " OR ".join(rows)
-    sides = [f"SELECT * FROM ({_source(servings, name, to=to)}\n) WHERE {where}" for to in (position - 1, position)]
+    sides = [f"SELECT * FROM ({_source(catalog, name, to=to)}\n) WHERE {where}" for to in (position - 1, position)]
     return " UNION ALL BY NAME ".join(sides)

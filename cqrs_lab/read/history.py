@@ -12,20 +12,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import count, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cqrs_lab.ivm.fold import Fold, fold_of
 from cqrs_lab.ivm.merge import Merge
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.ivm.reading import CannotPlan, Use
 from cqrs_lab.ivm.shape import Shape
-from cqrs_lab.read.served import as_stored
+from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.sql.names import literal, names_events, quote
 from cqrs_lab.sql.parse import Node, text_of
+from cqrs_lab.store.categories import as_stored
 from cqrs_lab.store.rows import Rows
-
-if TYPE_CHECKING:
-    from cqrs_lab.read.servings import Servings
 
 EVER = 2**63 - 1
 """Where a row ends that has not ended yet."""
@@ -37,16 +35,16 @@ Known = dict[str, list[Any]]
 """Column -> the only values that matter."""
 
 
-def history(side: Servings, model: ReadModel | str, key: Sequence[Any]) -> Rows:
+def history(catalog: Catalog, model: ReadModel | str, key: Sequence[Any]) -> Rows:
     """Return the history of one row (see `Lab.history`)."""
-    found = side.find(model)
-    found.expanded(side.models, side.log.source)  # one without a SELECT says that it has no past
-    columns = side.columns(found)
-    values = {name: [as_stored(value)] for name, value in side.keyed(found, tuple(key)).items()}
-    versions = _Versions(side, side.log.head)
+    found = catalog.find(model)
+    found.expanded(catalog.known, catalog.log.source)  # one without a SELECT says that it has no past
+    columns = catalog.columns(found)
+    values = {name: [as_stored(value)] for name, value in catalog.keyed(found, tuple(key)).items()}
+    versions = _Versions(catalog, catalog.log.head)
     try:
         rows = versions.of(found, values)
-        tables = [category.table for category in side.log.categories.values()]
+        tables = [category.table for category in catalog.log.categories.values()]
         envelope = ("position", "type", "occurred_at", "recorded_at")
         own = {column.lower() for column in columns}
         # The row's columns keep their names; what the history adds gives way.
@@ -57,7 +55,7 @@ def history(side: Servings, model: ReadModel | str, key: Sequence[Any]) -> Rows:
         cases = ", ".join(
             f"CASE WHEN {quote(c)} IS DISTINCT FROM lag({quote(c)}) OVER _w THEN {literal(c)} END" for c in columns
         )
-        table = side.log.database.arrow(
+        table = catalog.log.database.arrow(
             f"""WITH _steps AS (
                 SELECT _from AS _at, true AS _there, {names} FROM {rows} UNION ALL BY NAME
                 SELECT _to AS _at FROM {rows} WHERE _to < {EVER} AND _to NOT IN (SELECT _from FROM {rows})),
@@ -72,15 +70,15 @@ def history(side: Servings, model: ReadModel | str, key: Sequence[Any]) -> Rows:
         )
     finally:
         versions.close()
-    return Rows.of(side.log, table)
+    return Rows.of(catalog.log, table)
 
 
 class _Versions:
     """Versions of rows, in temporary tables: their columns, `_from` and `_to`."""
 
-    def __init__(self, side: Servings, head: int) -> None:
-        self._side, self._head, self._run = side, head, side.log.database.execute
-        self._window = side.window(0, head)
+    def __init__(self, catalog: Catalog, head: int) -> None:
+        self._catalog, self._head, self._run = catalog, head, catalog.log.database.execute
+        self._window = catalog.window(0, head)
         self._number = count()
         self._tables: list[str] = []
 
@@ -90,11 +88,11 @@ class _Versions:
 
     def of(self, model: ReadModel, known: Known) -> str:
         """Return a table of all versions of the rows that have one of the known values in each of these columns."""
-        plan = self._side.plan(model)
+        plan = self._catalog.plan(model)
         if isinstance(plan, Merge) and plan.looked_up is None and plan.fold.shows_position:
             return self._folded(plan.fold, known, combines=True)
         with suppress(CannotPlan):
-            shape = Shape(model, self._side._columns_of)
+            shape = Shape(model, self._catalog.columns_of)
             if shape.position is not None:
                 with suppress(CannotPlan):
                     return self._folded(fold_of(shape, combines_too=False), known, combines=False)
@@ -118,7 +116,7 @@ class _Versions:
         inside, params = _among({c: v for c, v in known.items() if c.lower() in keys})
         if combines:
             folds = fold.by_event(self._window(fold.use.name))
-            kinds = self._side.log.database.columns(folds)
+            kinds = self._catalog.log.database.columns(folds)
             rows = fold.running(f"SELECT * FROM ({folds}\n) WHERE {inside}", kinds)
         else:
             rows = f"SELECT * FROM ({fold.windowed(self._window(fold.use.name))}\n) WHERE {inside}"
@@ -161,7 +159,7 @@ class _Versions:
             rows = f"SELECT *, position AS _from, {EVER} AS _to FROM ({self._window(use.name)}\n)"
         else:
             known = {n["column_names"][1]: v for n, v in given if len(n.get("column_names", ())) == 2}
-            rows = f"SELECT * FROM {self.of(self._side.models[use.name], known)}"
+            rows = f"SELECT * FROM {self.of(self._catalog.known[use.name], known)}"
         conditions: list[str] = []
         params: list[Any] = []
         for node, values in given:
@@ -174,8 +172,8 @@ class _Versions:
     def _asked(self, model: ReadModel, known: Known, positions: Iterable[int], at: Any) -> str:
         """Versions of rows, asked at every position at which they can change."""
         condition, params = _among(known)
-        columns = ", ".join(map(quote, self._side.columns(model)))
-        text = model.expanded(self._side.models, self._window)
+        columns = ", ".join(map(quote, self._catalog.columns(model)))
+        text = model.expanded(self._catalog.known, self._window)
         table = self._keep(f"SELECT {columns}, 0::BIGINT AS _from, 0::BIGINT AS _to FROM ({text}\n) LIMIT 0")
         todo = iter(positions)
         first = next(todo, None)
@@ -191,11 +189,11 @@ class _Versions:
         return table
 
     def _past(self, model: ReadModel, position: int) -> str:
-        return model.expanded(self._side.models, self._side.window(0, position))
+        return model.expanded(self._catalog.known, self._catalog.window(0, position))
 
     def _positions(self, model: ReadModel) -> list[int]:
         """All positions at which something was appended that a read model reads."""
-        models = [self._side.models[name.lower()] for name in self._side.below(model)]
+        models = [self._catalog.known[name.lower()] for name in self._catalog.below(model)]
         tables = {s.name.lower() for m in models for s in m.sources() if names_events(s.name)}
         each = " UNION ".join(f"SELECT position FROM {quote(t)} WHERE position <= {self._head}" for t in sorted(tables))
         return [p for (p,) in self._run(f"SELECT position FROM ({each}) ORDER BY position")]

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING
 
 from cqrs_lab.errors import NotServed, QueryFailed
 from cqrs_lab.ivm.merge import Merge, merge_of
 from cqrs_lab.ivm.plan import AnyPlan
 from cqrs_lab.ivm.read_model import ReadModel
+from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.history import EVER
-from cqrs_lab.read.moving import SERVINGS
 from cqrs_lab.sql.names import quote
-
-if TYPE_CHECKING:
-    from cqrs_lab.read.servings import Servings
+from cqrs_lab.store.memory import Checkpoint
+from cqrs_lab.store.move import SERVINGS, moving
 
 DUE = 20_000  # events after which it is moved on; fewer make questions about the last of them cheaper
 _MOST = 1_000_000  # positions that one statement adds
@@ -32,28 +30,29 @@ class Kept:
     """The kept history of one read model that merges.
 
     Args:
-        side: the servings that it is kept for.
+        catalog: the read models of the lab.
         merge: how the read model merges.
     """
 
-    def __init__(self, side: Servings, merge: Merge) -> None:
+    def __init__(self, catalog: Catalog, merge: Merge) -> None:
         self.model, fold = merge.model, merge.fold
-        self._side, self._fold, self._run = side, fold, side.log.database.execute
-        self._table = f"{quote(side.log.database.catalog)}.{_AS}.{quote(self.model.name)}"
+        self._catalog, self._log, self._memory = catalog, catalog.log, catalog.memory
+        self._fold, self._run = fold, catalog.log.database.execute
+        self._table = f"{quote(catalog.log.database.catalog)}.{_AS}.{quote(self.model.name)}"
         self._keys = ", ".join(map(quote, self.model.keys))
         self._every = ", ".join(map(quote, [*fold.columns, *fold.hidden]))
 
     @property
     def position(self) -> int:
         """The position that it has reached."""
-        found = self._side.checkpoint(self.model, _AS)
+        found = self._catalog.checkpoint(self.model, _AS)
         return found.position if found else 0
 
     @property
     def is_fit(self) -> bool:
         """Whether it was made by the SELECT that is declared now."""
-        found = self._side.checkpoint(self.model, _AS)
-        return found is not None and found.fingerprint == self._side.fingerprint(self.model)
+        found = self._catalog.checkpoint(self.model, _AS)
+        return found is not None and found.fingerprint == self._catalog.fingerprint(self.model)
 
     def forward(self, end: int) -> None:
         """Add what is new up to a position, once it is worth it."""
@@ -63,32 +62,31 @@ class Kept:
                 self._add(start, to, self._table)
 
     def build(self, head: int) -> None:
-        """Make all versions anew beside those that there are, which whoever asks relies on, and swap them."""
+        """Make all versions beside those that there are, which questions rely on meanwhile, and swap them."""
         folds = self._fold.finished(self._fold.by_event(self._events(0, 0)), ", _at")
-        schema = f"{quote(self._side.log.database.catalog)}.{_AS}"
+        schema = f"{quote(self._log.database.catalog)}.{_AS}"
         beside = f"{schema}.{quote(f'_next_{self.model.name}')}"
-        with self._side.log.database.transaction():
-            self._run(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-            self._run(
-                f"CREATE OR REPLACE TABLE {beside} AS "
-                f"SELECT {self._every}, _at AS _from, _at AS _to FROM ({folds}\n) LIMIT 0"
-            )
-        # Each in a transaction of its own: of 2.5 M rows in one, made with their table, DuckDB 2.0.0 found none later.
-        for start in range(0, head, _MOST):
-            with self._side.log.database.transaction():
-                self._add(start, min(head, start + _MOST), beside)
-        with self._moving_to(head):
-            self._run(f"DROP TABLE IF EXISTS {self._table}")
-            self._run(f"ALTER TABLE {beside} RENAME TO {quote(self.model.name)}")
+        with nullcontext() if self._memory.open else self._memory.building():
+            with moving(self._memory):
+                self._run(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+                self._run(
+                    f"CREATE OR REPLACE TABLE {beside} AS "
+                    f"SELECT {self._every}, _at AS _from, _at AS _to FROM ({folds}\n) LIMIT 0"
+                )
+            # Each in a transaction of its own: of 2.5 M rows in one, made with their table, DuckDB 2.0.0 found none
+            # later.
+            for start in range(0, head, _MOST):
+                with moving(self._memory):
+                    self._add(start, min(head, start + _MOST), beside)
+            with self._moving_to(head):
+                self._run(f"DROP TABLE IF EXISTS {self._table}")
+                self._run(f"ALTER TABLE {beside} RENAME TO {quote(self.model.name)}")
 
     def drop(self) -> None:
-        """Forget it, in the open transaction when there is one."""
-        database = self._side.log.database
-        with nullcontext() if database.in_transaction else database.transaction():
+        """Forget it, in the open move when there is one."""
+        with moving(self._memory) as move:
             self._run(f"DROP TABLE IF EXISTS {self._table}")
-            self._run("DELETE FROM servings WHERE lower(model) = ? AND served_as = ?", [self.model.id, _AS])
-        if not database.in_transaction:
-            self._side.load_checkpoints()
+            move.checkpoint(self.model.name, _AS, None)
 
     def rows(self, position: int) -> str | None:
         """Return the SELECT of the rows as of a position, None when there are none."""
@@ -100,7 +98,7 @@ class Kept:
         if at == position:
             return f"SELECT {columns} {there}"
         base = f"SELECT {self._every}, 0 AS _row {there}"
-        kinds = self._side.log.database.columns(f"SELECT * FROM {self._table}")
+        kinds = self._log.database.columns(f"SELECT * FROM {self._table}")
         moved = ", ".join(f"CAST({quote(c)} AS {kinds[c]}) AS {quote(c)}" for c in self._fold.columns)
         merge = merge_of(self._fold)
         reached = merge.reached(lambda _: self._events(at, position), lambda _: "", None)
@@ -117,25 +115,20 @@ class Kept:
 
     def _events(self, start: int, end: int) -> str:
         """The SELECT of the events between two positions."""
-        return self._side.window(start, end)(self._fold.use.name)
+        return self._catalog.window(start, end)(self._fold.use.name)
 
     @contextmanager
     def _moving_to(self, position: int) -> Iterator[None]:
-        """A transaction in which versions and checkpoint move together."""
-        try:
-            with self._side.log.database.transaction():
-                yield
-                checkpoint = self._side.write_checkpoint(self.model, _AS, "kept", position)
-            self._side.checkpoints[self.model.id, _AS] = checkpoint
-        except KeyboardInterrupt:
-            self._side.load_checkpoints()  # it may have come just after the commit
-            raise
+        """A move in which versions and checkpoint move together."""
+        with moving(self._memory) as move:
+            yield
+            move.checkpoint(self.model.name, _AS, Checkpoint("kept", self._catalog.fingerprint(self.model), position))
 
     def _add(self, start: int, to: int, table: str) -> None:
         """Add the versions that begin between two positions, and end those before them."""
         fold = self._fold
         folds = fold.by_event(self._events(start, to))
-        kinds = self._side.log.database.columns(folds)
+        kinds = self._log.database.columns(folds)
         states = f"{self._keys}{''.join(f', {quote(state.column)}' for state in fold.states)}"
         self._run(f"CREATE OR REPLACE TEMP TABLE _folds AS SELECT {states}, _at FROM ({folds}\n)")
         alike = " AND ".join(f"_f.{quote(key)} IS NOT DISTINCT FROM _t.{quote(key)}" for key in self.model.keys)
@@ -154,71 +147,71 @@ class Kept:
         self._run("DROP TABLE _rows")
 
 
-def kept(side: Servings, model: ReadModel) -> Kept | None:
+def kept(catalog: Catalog, model: ReadModel) -> Kept | None:
     """Return the history that is kept of a read model, None when there is none."""
-    if side.checkpoint(model, _AS) is None:
+    if catalog.checkpoint(model, _AS) is None:
         return None
-    return _kept_by(side, side.plan(model))
+    return _kept_by(catalog, catalog.plan(model))
 
 
-def _kept_by(side: Servings, plan: AnyPlan) -> Kept | None:
+def _kept_by(catalog: Catalog, plan: AnyPlan) -> Kept | None:
     """The history that a plan can keep: of rows that are a fold of events themselves."""
     if isinstance(plan, Merge) and plan.looked_up is None and plan.fold.shows_position:
-        return Kept(side, plan)
+        return Kept(catalog, plan)
     return None
 
 
-def keep(side: Servings, model: ReadModel, *, wanted: bool) -> None:
+def keep(catalog: Catalog, model: ReadModel, *, wanted: bool) -> None:
     """Begin or end to keep the history of a read model, or of those below it that merge.
 
     Raises:
         NotServed: none of them does, so that its past can only be folded.
     """
-    below = (_kept_by(side, side.plan(side.models[name.lower()])) for name in sorted(side.below(model)))
+    below = (_kept_by(catalog, catalog.plan(catalog.known[name.lower()])) for name in sorted(catalog.below(model)))
     found = [one for one in below if one is not None]
     if wanted and not found:
         raise NotServed(
-            f"no history of {model.name} can be kept: {side.plan(model).reason}; as_of() folds the log instead"
+            f"no history of {model.name} can be kept: {catalog.plan(model).reason}; as_of() folds the log instead"
         )
     for one in found:
-        there = side.checkpoint(one.model, _AS)
+        there = catalog.checkpoint(one.model, _AS)
         if wanted and (there is None or not one.is_fit):
-            one.build(side.log.head)
+            one.build(catalog.log.head)
         elif not wanted and there is not None:
             one.drop()
 
 
-def follow(side: Servings, model: ReadModel, position: int) -> None:
+def follow(catalog: Catalog, model: ReadModel, position: int) -> None:
     """Move histories on when the rows of a read model have moved to a position."""
-    for one in _below(side, [model]):
+    for one in _below(catalog, [model]):
         if one.is_fit:
-            with side.log.database.lock(SERVINGS), suppress(QueryFailed):  # it stays behind, and more is folded
+            with catalog.log.database.lock(SERVINGS), suppress(QueryFailed):  # it stays behind, and more is folded
                 one.forward(position)
 
 
-def remake(side: Servings, models: Iterable[ReadModel]) -> None:
-    """Make the histories of read models, and of those that they are built on, anew."""
-    for one in _below(side, models):
-        with side.log.database.lock(SERVINGS), suppress(QueryFailed):  # what was there stays, and is no less true
-            one.build(side.log.head)
+def remake(catalog: Catalog, models: Iterable[ReadModel]) -> None:
+    """Make the histories of read models, and of those that they are built on, again."""
+    for one in _below(catalog, models):
+        with catalog.log.database.lock(SERVINGS), suppress(QueryFailed):  # what was there stays, and is no less true
+            one.build(catalog.log.head)
 
 
-def _below(side: Servings, models: Iterable[ReadModel]) -> list[Kept]:
-    if not any(as_ == _AS for _, as_ in side.checkpoints):
+def _below(catalog: Catalog, models: Iterable[ReadModel]) -> list[Kept]:
+    if not any(as_ == _AS for _, as_ in catalog.memory.checkpoints):
         return []
-    names = {name.lower() for model in models for name in side.below(model)}
-    found = (kept(side, side.models[name]) for name in sorted(names))
+    names = {name.lower() for model in models for name in catalog.below(model)}
+    found = (kept(catalog, catalog.known[name]) for name in sorted(names))
     return [one for one in found if one is not None]
 
 
 @contextmanager
-def remade(side: Servings, is_concerned: Callable[[ReadModel], bool]) -> Iterator[Callable[[], None]]:
-    """Drop histories that something in the past of the log changes, and make them anew when it is done.
+def remade(catalog: Catalog, is_concerned: Callable[[ReadModel], bool]) -> Iterator[Callable[[], None]]:
+    """Drop histories that something in the past of the log changes, and make them again when it is done.
 
     Yields:
         What drops them, to be called in the transaction of the change.
     """
-    there = [one for one in _below(side, side.models.values()) if is_concerned(one.model) or not one.is_fit]
+    there = [one for one in _below(catalog, catalog.models.values()) if is_concerned(one.model) or not one.is_fit]
 
     def drop() -> None:
         for one in there:
@@ -227,4 +220,4 @@ def remade(side: Servings, is_concerned: Callable[[ReadModel], bool]) -> Iterato
     yield drop
     for one in there:
         with suppress(QueryFailed):
-            one.build(side.log.head)
+            one.build(catalog.log.head)

@@ -14,9 +14,10 @@ from typing import Any
 
 from cqrs_lab.errors import DeclarationError, UnknownQuery
 from cqrs_lab.messages import Query
-from cqrs_lab.read.cache import Cache, caches_of
-from cqrs_lab.read.moving import ServedAs
-from cqrs_lab.read.servings import Servings
+from cqrs_lab.read.cache import Cache
+from cqrs_lab.read.runner import Running
+from cqrs_lab.read.served import chosen, reach
+from cqrs_lab.read.table import ServedAs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,27 +80,27 @@ class QueryBus:
 
     def __init__(
         self,
-        servings: Servings,
+        running: Running,
         queries: Iterable[type[Query]],
         *,
         middleware: Sequence[QueryMiddleware] = (),
         cache_seconds: float | None = None,
     ) -> None:
-        self.servings = servings
+        self.running = running
         self.queries: list[type[Query]] = []
         for query in queries:
             if getattr(query, "model", None) is None:
                 raise DeclarationError(f"{query.__name__} names no read model; set model = … in its class")
             if query in self.queries:
                 raise DeclarationError(f"{query.__name__} is declared twice")
-            servings.find(query.model)
+            running.catalog.find(query.model)
             self.queries.append(query)
         if cache_seconds is not None and not cache_seconds > 0:
             raise DeclarationError(f"cache_seconds={cache_seconds!r} is no time above 0; None keeps no answers")
         self.times = QueryTimes()
         self.middleware: list[QueryMiddleware] = [self.times, *middleware, self._reached]
         if cache_seconds is not None:
-            self._cache = Cache(cache_seconds, caches_of(servings.log.database))
+            self._cache = Cache(cache_seconds, running.catalog.memory.answers)
             self.middleware.append(self._cached)
         self._answer: ProceedAsking = self._read
         for step in reversed(self.middleware):
@@ -117,19 +118,19 @@ class QueryBus:
     def _reached(self, asked: Asked, proceed: ProceedAsking) -> Any:
         """Wait until the serving tells the log up to the position that is asked for."""
         if asked.at_least is not None:
-            self.servings.running.reach(asked.query.model, asked.at_least, asked.timeout, asked.served_as)
+            reach(self.running, asked.query.model, asked.at_least, asked.timeout, asked.served_as)
         return proceed(asked)
 
     def _cached(self, asked: Asked, proceed: ProceedAsking) -> Any:
         """Answer as before when nothing has changed that the answer depended on."""
-        if self.servings.log.database.in_transaction:  # which sees the rows as they were when it began
+        if self.running.catalog.memory.open is not None:  # which sees the rows as they were when it began
             return proceed(asked)
-        served = self.servings.chosen(asked.query.model, asked.served_as)
+        served = chosen(self.running, asked.query.model, asked.served_as)
         answer, asked.notes["cached"] = self._cache.answer(asked.query, served)
         return answer
 
     def _read(self, asked: Asked) -> Any:
-        return asked.query.answer(self.servings.chosen(asked.query.model, asked.served_as))
+        return asked.query.answer(chosen(self.running, asked.query.model, asked.served_as))
 
 
 def _around(step: QueryMiddleware, inner: ProceedAsking) -> ProceedAsking:

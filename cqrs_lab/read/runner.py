@@ -3,12 +3,11 @@
 Owns the modes. A manual serving moves when it is told to. An inline one moves in the transaction of each append. One in
 the background is moved by a thread that wakes at each append, and so is a materialized table that is refreshed every so
 many events or seconds. One that fails never stops another, nor an append: it stays where it was, says why in `lag()`,
-and is tried again, by the thread after a pause that grows, or by whoever calls catch_up().
+and is tried again, by the thread after a pause that grows, or by the next call of catch_up().
 """
 
 from __future__ import annotations
 
-import threading
 import time
 import weakref
 from collections import deque
@@ -16,18 +15,18 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from cqrs_lab.errors import CqrsLabError, NotServed, NotYet, ProjectionFailed, RebuildRefused, StoreClosed
-from cqrs_lab.ivm.plan import Recompute
+from cqrs_lab.errors import CqrsLabError, NotServed, ProjectionFailed, RebuildRefused, StoreClosed
 from cqrs_lab.ivm.read_model import ReadModel
+from cqrs_lab.read.catalog import Catalog
+from cqrs_lab.read.handled import Handled, stored_of
 from cqrs_lab.read.kept import follow, remake
-from cqrs_lab.read.moving import SERVINGS, Check, ServedAs, Stored, Tell
-from cqrs_lab.read.projection import Handled, Projection
+from cqrs_lab.read.mover import Check, Stored, Tell
+from cqrs_lab.read.projection import Projection
+from cqrs_lab.read.table import STORED
 from cqrs_lab.store.followers import Runner, pause_after
-
-if TYPE_CHECKING:
-    from cqrs_lab.read.servings import Servings
+from cqrs_lab.store.move import SERVINGS, Move, moving
 
 ATTEMPTS = 8  # in a row, before the thread leaves a failing serving alone
 _SOON = 0.05  # seconds
@@ -73,17 +72,19 @@ class Running:
     """The servings of one lab that move by themselves.
 
     Attributes:
+        catalog: the read models of the lab.
         failures: what does not move, and why.
         noted: how late the latest moves were.
-        moved: notified whenever rows have moved.
     """
 
-    side: Servings
+    catalog: Catalog
     failures: dict[Key, Failure] = field(default_factory=dict)
     noted: deque[Moved] = field(default_factory=lambda: deque(maxlen=100_000))
-    moved: threading.Condition = field(default_factory=threading.Condition)
     runner: Runner | None = None
     _refreshed: dict[Key, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._log, self._memory, self._lock = self.catalog.log, self.catalog.memory, self.catalog.log.database.lock
 
     # -- one step --------------------------------------------------------------------------------------------------
 
@@ -97,22 +98,27 @@ class Running:
         Raises:
             CqrsLabError: it stays where it was; see `failures`.
         """
-        is_projection = stored.as_ == "projection"
+        to = self._log.head if end is None else min(end, self._log.head)
 
         def mended(error: ProjectionFailed) -> bool:
             tried = self.attempts(stored) + 1
-            return is_projection and 0 < attempts <= tried and self._dead_letter(error, to, tried)
+            return stored.as_ == "projection" and 0 < attempts <= tried and self._dead_letter(error, to, tried)
 
-        with self.side.log.database.lock(SERVINGS):  # whoever moved meanwhile may be further than the head was before
-            head = self.side.log.head
-            to = head if end is None else min(end, head)
-            return self._noting(stored, lambda: stored.forward(to) if is_projection else stored.build(to), mended)
+        def move() -> int:
+            if stored.is_whole and self._memory.open is None:
+                if stored.as_ == "materialized" or stored.position < to or not stored.is_fit:
+                    return stored.build(to)
+                return stored.position
+            with self._lock(SERVINGS):  # another thread may have moved it further meanwhile
+                return stored.forward(to)
+
+        return self._noting(stored, move, mended)
 
     def rebuild(
         self, stored: Stored, to: int | None = None, check: Check | None = None, tell: Tell | None = None
     ) -> int:
-        """Make all rows of a serving anew, and note how that went (see `Served.rebuild`)."""
-        head = self.side.log.head
+        """Make all rows of a serving again, and note how that went (see `Served.rebuild`)."""
+        head = self._log.head
         to = head if to is None else to
         if not stored.position <= to <= head:
             raise RebuildRefused(
@@ -123,12 +129,12 @@ class Running:
         def build() -> int:
             if check is None:
                 return stored.build(to, tell=tell)
-            with self.side.at_once():  # with what it is built on: what is refused leaves all of them as they were
+            with self._lock(SERVINGS), moving(self._memory):  # what is refused leaves its layers as they were, too
                 return stored.build(to, check, tell)
 
         reached = self._noting(stored, build)
-        if stored.as_ == "projection" and not self.side.log.database.in_transaction:
-            remake(self.side, [stored.model])
+        if stored.as_ == "projection" and self._memory.open is None:
+            remake(self.catalog, [stored.model])
         return reached
 
     def attempts(self, stored: Stored) -> int:
@@ -139,52 +145,55 @@ class Running:
     def _noting(
         self, stored: Stored, move: Callable[[], int], mended: Callable[[ProjectionFailed], bool] = lambda error: False
     ) -> int:
-        with self.side.log.database.lock(SERVINGS):
-            start = stored.position
-            try:
-                while True:
-                    try:
-                        reached = move()
-                        break
-                    except ProjectionFailed as error:
-                        if not mended(error) and not self._set_aside(error, stored.model):
-                            raise
-            except RebuildRefused:
-                raise  # nothing is wrong with the rows that there are
-            except CqrsLabError as error:
-                self._failed((stored.model.id, stored.as_), error)
-                raise
-        if not self.side.log.database.in_transaction:
+        start = stored.position
+        try:
+            while True:
+                try:
+                    reached = move()
+                    break
+                except ProjectionFailed as error:
+                    if not mended(error) and not self._set_aside(error, stored.model):
+                        raise
+        except RebuildRefused:
+            raise  # nothing is wrong with the rows that there are
+        except CqrsLabError as error:
+            self._failed(stored.place, error)
+            raise
+        if self._memory.open is None:
             self.went_well(stored, start, reached)
         return reached
 
     def went_well(self, stored: Stored, start: int, reached: int) -> None:
         """Note that rows have moved, for whoever waits for them."""
         self.failures.pop((stored.model.id, stored.as_), None)
-        now, heads = time.perf_counter(), self.side.log.heads
+        now, heads = time.perf_counter(), self._log.heads
         with heads.moved:
             for position, committed in reversed(heads.commits):
                 if position <= start:
                     break
                 if position <= reached:
                     self.noted.append(Moved(stored.model.name, stored.as_, position, now - committed))
-        with self.moved:
-            self.moved.notify_all()
-        follow(self.side, stored.model, reached)
+        with self._memory.moved:
+            self._memory.moved.notify_all()
+        follow(self.catalog, stored.model, reached)
 
     def _set_aside(self, error: ProjectionFailed, moving: ReadModel | None = None) -> bool:
         """Leave a projection out that is built on the one that moves and fails at that; return whether there is one."""
-        if error.model is None or (moving is not None and error.model in self.side.below(moving)):
+        if error.model is None or (moving is not None and error.model in self.catalog.below(moving)):
             return False
-        other = self.side.stored(self.side.find(error.model))
-        if self.side.log.database.in_transaction or not other.is_fit:
+        found = self.catalog.known.get(error.model.lower())
+        if found is None or self._memory.open is not None:
             return False
-        other.set_aside()
+        other = stored_of(self.catalog, found, "projection")
+        if not other.is_fit:
+            return False
+        with self._lock(SERVINGS):
+            other.set_aside()
         self._failed((other.model.id, other.as_), error)
         return True
 
     def _failed(self, key: Key, error: BaseException) -> None:
-        there, before = self.side.checkpoints.get(key), self.failures.get(key)
+        there, before = self._memory.checkpoints.get(key), self.failures.get(key)
         position = there.position if there else 0
         attempts = before.attempts + 1 if before is not None and before.position == position else 1
         again = time.monotonic() + pause_after(attempts) if attempts < ATTEMPTS else None
@@ -194,40 +203,40 @@ class Running:
 
     def _dead_letter(self, error: ProjectionFailed, end: int, attempts: int) -> bool:
         """Set the event aside at which a projection fails that was told so; return whether it can go on."""
-        side, dead = self.side, self.side.dead
-        if error.model is None or not dead.is_told(error.model) or side.log.database.in_transaction:
+        dead = self.catalog.dead
+        if error.model is None or not dead.is_told(error.model) or self._memory.open is not None:
             return False
-        stored = side.stored(side.find(error.model))
-        position = stored.first_failing(end) if stored.is_fit else 0
-        if position is None:
-            return True  # by halves it went well
-        if not position:
-            return False
-
-        try:
-            with side.at_once():
-                dead.put(stored.model.name, position, error, attempts)
-                stored.forward(position)
-        except ProjectionFailed:  # without that event, too: it is not what is wrong
-            return False
+        stored = stored_of(self.catalog, self.catalog.find(error.model), "projection")
+        with self._lock(SERVINGS):
+            position = stored.first_failing(end) if stored.is_fit else 0
+            if position is None:
+                return True  # by halves it went well
+            if not position:
+                return False
+            try:
+                with moving(self._memory) as move:
+                    dead.put(move, stored.model.name, position, error, attempts)
+                    stored.forward(position)
+            except ProjectionFailed:  # without that event, too: it is not what is wrong
+                return False
         return True
 
     def retry(self, model: ReadModel) -> int:
         """Take back what a projection has set aside, where it goes well now; return how many events that were.
 
-        A projection in Python handles these events now, the others are made anew with them.
+        A projection in Python handles these events now, the others make their rows again with them.
         """
-        dead, stored = self.side.dead, self.side.stored(model)
-        with self.side.log.database.lock(SERVINGS):
+        dead, stored = self.catalog.dead, stored_of(self.catalog, model, "projection")
+        with self._lock(SERVINGS):
             letters = list(dead.of(model.name)) if stored.position else []
             by_hand = isinstance(stored, Handled) and stored.is_fit
 
-            def take_back(*positions: int) -> Callable[[], None]:
-                def change() -> None:
+            def take_back(*positions: int) -> Callable[[Move], None]:
+                def change(move: Move) -> None:
                     for position in positions:
                         if by_hand:
                             cast(Handled, stored).again(position)
-                        dead.drop(model.name, position)
+                        dead.drop(move, model.name, position)
                     if not by_hand:
                         stored.build(stored.position)
 
@@ -237,8 +246,8 @@ class Running:
                 for position in letters:
                     error = self._is_done(take_back(position))
                     if error is not None:
-                        with self.side.at_once():
-                            dead.put(model.name, position, error, 1)
+                        with moving(self._memory) as move:
+                            dead.put(move, model.name, position, error, 1)
             taken = len(letters) - len(dead.of(model.name))
             if taken:
                 self._follow(model)
@@ -246,23 +255,22 @@ class Running:
 
     def _follow(self, model: ReadModel) -> None:
         """Move what is built on a projection whose rows have changed where it stands; who fails stops there."""
-        for name, other in list(self.side.models.items()):  # each after those that it is built on
-            if name == model.id or model.id not in {below.lower() for below in self.side.below(other)}:
+        for name, other in list(self.catalog.models.items()):  # each after those that it is built on
+            if name == model.id or model.id not in {below.lower() for below in self.catalog.below(other)}:
                 continue
-            found = self.side.checkpoint(other, "projection")
+            found = self.catalog.checkpoint(other, "projection")
             if found is None or isinstance(other, Projection):
                 continue
-            stored = self.side.stored(other)
-            is_whole = isinstance(self.side.plan(other), Recompute)
-            move = stored.build if is_whole else stored.forward
+            stored = stored_of(self.catalog, other, "projection")
+            move = stored.build if stored.is_whole else stored.forward
             with suppress(CqrsLabError):
                 self._noting(stored, lambda move=move, at=found.position: move(at))  # type: ignore[misc]
 
-    def _is_done(self, change: Callable[[], None]) -> ProjectionFailed | None:
-        """Change dead letters and rows in one transaction; return why that did not go well."""
+    def _is_done(self, change: Callable[[Move], None]) -> ProjectionFailed | None:
+        """Change dead letters and rows in one move; return why that did not go well."""
         try:
-            with self.side.at_once():
-                change()
+            with moving(self._memory) as move:
+                change(move)
         except ProjectionFailed as error:
             return error
         return None
@@ -274,13 +282,13 @@ class Running:
 
         A rebuild in between would take the rows back to where the log ended before.
         """
-        return self.side.log.database.lock(SERVINGS) if self._of_mode("inline") else nullcontext()
+        return self._lock(SERVINGS) if self._of_mode("inline") else nullcontext()
 
     def move(self, position: int) -> None:
         """Move the inline servings, in the transaction of an append."""
         for stored in self._of_mode("inline"):
             if (stored.model.id, stored.as_) not in self.failures:
-                with self.side.log.database.lock(SERVINGS):
+                with self._lock(SERVINGS):
                     stored.forward(position)
 
     def refused(self, error: Exception) -> bool:
@@ -288,7 +296,7 @@ class Running:
         if not isinstance(error, ProjectionFailed) or error.model is None:
             return False
         inline = self._of_mode("inline")
-        guilty = [stored for stored in inline if error.model in self.side.below(stored.model)]
+        guilty = [stored for stored in inline if error.model in self.catalog.below(stored.model)]
         for stored in guilty:
             self._failed((stored.model.id, stored.as_), error)
         return bool(guilty) or self._set_aside(error)
@@ -299,24 +307,17 @@ class Running:
         Args:
             with_rows: whether the inline servings moved with it; a table is appended first and followed then.
         """
-        self.side.commit_pending()
         for stored in self._of_mode("inline"):
             failed = (stored.model.id, stored.as_) in self.failures
-            if self.side.dead.is_told(stored.model.name) if failed else not with_rows:
+            if self.catalog.dead.is_told(stored.model.name) if failed else not with_rows:
                 self._try(stored)
-        with self.moved:
-            self.moved.notify_all()
-
-    def rolled_back(self) -> None:
-        """Forget the places that rows had in a transaction that was not committed."""
-        self.side.drop_pending()
 
     # -- background ------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """See that a thread moves what moves in the background."""
         if self.runner is None or not self.runner.is_alive:
-            self.runner = Runner(self.side.log.heads, weakref.WeakMethod(self.work))
+            self.runner = Runner(self._log.heads, weakref.WeakMethod(self.work))
         self.runner.wake()
 
     @property
@@ -347,7 +348,7 @@ class Running:
 
     def _until_due(self, stored: Stored, key: Key) -> float | None:
         """Seconds until a serving is to be moved, 0 for now, None when an append has to come first."""
-        behind = self.side.log.head - stored.position
+        behind = self._log.head - stored.position
         if behind <= 0:
             return None
         if stored.mode == "background":
@@ -367,45 +368,12 @@ class Running:
 
     def _of_mode(self, mode: str) -> list[Stored]:
         found = [
-            self.side.kept(self.side.models[name.lower()], as_, checkpoint.mode)
-            for (name, as_), checkpoint in sorted(self.side.checkpoints.items())
-            if checkpoint.mode.split(" ")[0] == mode and name.lower() in self.side.models and as_ != "view"
+            stored_of(self.catalog, self.catalog.models[name], as_, checkpoint.mode)
+            for (name, as_), checkpoint in sorted(self._memory.checkpoints.items())
+            if checkpoint.mode.split(" ")[0] == mode and name in self.catalog.models and as_ in STORED
         ]
         # New events do not go with rows that another SELECT made: these wait for a rebuild.
         return [stored for stored in found if stored.as_ != "projection" or stored.is_fit]
-
-    # -- waiting ---------------------------------------------------------------------------------------------------
-
-    def reach(self, model: ReadModel, position: int, timeout: float, served_as: ServedAs | None = None) -> None:
-        """Return once a serving of a read model tells the log up to a position.
-
-        What does not move by itself is moved.
-
-        Raises:
-            NotYet: it did not get there in time, or it fails; says how far it got and why.
-            NotServed: the position is not in the log.
-        """
-        if position > self.side.log.head:
-            raise NotServed(f"position {position:,} is not in the log, which ends at {self.side.log.head:,}")
-        until = time.monotonic() + timeout
-        served = self.side.chosen(model, served_as)
-        while served.position < position:
-            stored = served.stored
-            if stored.mode == "manual":
-                served.catch_up() if stored.as_ == "projection" else self.forward(stored)
-                return
-            failure = self.failures.get((stored.model.id, stored.as_))
-            left = until - time.monotonic()
-            if left <= 0 or (failure is not None and failure.again_at is None):
-                why = f"; it fails: {failure.error}" if failure else ""
-                raise NotYet(
-                    f"{model.name} as {stored.as_} ({stored.mode}) is at position {served.position:,} and not yet at "
-                    f"{position:,} after {timeout:g} s{why}. Wait longer, or look at lab.lag()",
-                    served.position,
-                )
-            with self.moved:
-                if served.position < position:
-                    self.moved.wait(min(left, 0.5))
 
     def stop(self) -> None:
         """Stop the thread and wait for it."""

@@ -1,6 +1,6 @@
 """A serving: one read model, served one way, and the questions that it answers.
 
-Owns the text of each question; what moves the rows is in `moving.py`, which servings there are in `servings.py`.
+Owns the text of each question, and the choice among the servings of a read model.
 """
 
 from __future__ import annotations
@@ -8,63 +8,57 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import polars
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from cqrs_lab.errors import NotServed, ProjectionFailed, RebuildNeeded, RebuildRefused
+from cqrs_lab.errors import NotServed, NotYet, ProjectionFailed, RebuildNeeded, RebuildRefused
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.read.explain import Explanation, explain
-from cqrs_lab.read.moving import SERVINGS, Check, ServedAs, Tell
+from cqrs_lab.read.handled import stored_of
+from cqrs_lab.read.mover import Check, Tell
 from cqrs_lab.read.projection import Projection
+from cqrs_lab.read.runner import Failure, Running
+from cqrs_lab.read.table import WAYS, ServedAs
 from cqrs_lab.sql.names import quote
-from cqrs_lab.store.categories import aware_value, naive
+from cqrs_lab.store.categories import as_stored, aware_value
 from cqrs_lab.store.database import Row
-from cqrs_lab.store.followers import pause_after
+from cqrs_lab.store.followers import Standing, lag, pause_after
 from cqrs_lab.store.rows import Rows
-
-if TYPE_CHECKING:
-    from cqrs_lab.read.servings import Servings
 
 
 class Served:
     """One read model, served one way: what `lab.serve` returns."""
 
-    def __init__(self, side: Servings, model: ReadModel, as_: ServedAs, mode: str = "manual") -> None:
+    def __init__(self, running: Running, model: ReadModel, as_: ServedAs, mode: str = "manual") -> None:
         self.model, self.as_, self.mode = model, as_, mode
-        self._side = side
-        self._database = side.log.database
+        self.running, self._catalog, self._log = running, running.catalog, running.catalog.log
         self._table = f"{quote(as_)}.{quote(model.name)}"
-        self.stored = side.kept(model, as_, mode)
-        self._columns = side.columns(model)
+        self.stored = stored_of(self._catalog, model, as_, mode)
+        self._columns = self._catalog.columns(model)
 
     def __repr__(self) -> str:
-        return f"<{self.model.name} as {self.as_}, at position {self.position} of {self._side.log.head}>"
-
-    @property
-    def _fingerprint(self) -> str:
-        return self._side.fingerprint(self.model)
+        return f"<{self.model.name} as {self.as_}, at position {self.position} of {self._log.head}>"
 
     # -- questions -------------------------------------------------------------------------------------------------
 
     def get(self, *key: Any) -> dict[str, Any] | None:
         """Return the row with that key as a dict, None when there is none."""
-        equals = self._side.keyed(self.model, key)
+        equals = self._catalog.keyed(self.model, key)
         if None in key:
             rows = self.where(**equals).fetchall()
             return _as_dict(self._columns, rows[0]) if rows else None
         values = equals.values()
-        rows = self._database.execute(self._select_by_key(), [as_stored(value) for value in values])
+        rows = self._log.database.execute(self._select_by_key(), [as_stored(value) for value in values])
         return _as_dict(self._columns, rows[0]) if rows else None
 
     def where(self, **equals: Any) -> Rows:
         """Return the rows whose columns equal the given values (None: is empty), ordered by key."""
-        condition, params = self._side.conditions(self.model, equals)
-        return Rows(self._side.log, f"{self._select()} WHERE {condition} ORDER BY {self._order()}", params)
+        condition, params = self._catalog.conditions(self.model, equals)
+        return Rows(self._log, f"{self._select()} WHERE {condition} ORDER BY {self._order()}", params)
 
     def sql(self, question: str, params: Sequence[Any] = ()) -> Rows:
         """Return the answer to a SELECT that names this read model.
@@ -78,14 +72,14 @@ class Served:
             QueryFailed: DuckDB refused it, or it is not one SELECT.
         """
         views = {self.model.name: self._select()}
-        for model in self._side.mentioned(question):
+        for model in self._catalog.mentioned(question):
             if model.name != self.model.name:
-                views[model.name] = self._side.freshest(model)._select()
-        return Rows(self._side.log, question, [as_stored(value) for value in params], views=views)
+                views[model.name] = freshest(self.running, model)._select()
+        return Rows(self._log, question, [as_stored(value) for value in params], views=views)
 
     def rows(self) -> Rows:
         """Return all rows, ordered by key."""
-        return Rows(self._side.log, f"{self._select()} ORDER BY {self._order()}")
+        return Rows(self._log, f"{self._select()} ORDER BY {self._order()}")
 
     def pl(self) -> polars.DataFrame:
         """Return all rows as a Polars frame, ordered by key."""
@@ -105,20 +99,20 @@ class Served:
     def position(self) -> int:
         """The position up to which the rows tell the log; a view's is the head."""
         if self.as_ == "view":
-            return self._side.log.head
-        found = self._side.checkpoint(self.model, self.as_)
+            return self._log.head
+        found = self._catalog.checkpoint(self.model, self.as_)
         return found.position if found else 0
 
     @property
     def text(self) -> str:
         """The SELECT with its layers written out and its sources as they read now."""
-        return self.model.expanded(self._side.models, self._side.log.source)
+        return self.model.expanded(self._catalog.models, self._log.source)
 
     @property
     def state(self) -> str:
         """Whether the rows are usable: "ok", or "rebuild needed" when another SELECT made them."""
-        found = self._side.checkpoint(self.model, self.as_)
-        return "ok" if found is None or found.fingerprint == self._fingerprint else "rebuild needed"
+        found = self._catalog.checkpoint(self.model, self.as_)
+        return "ok" if found is None or found.fingerprint == self._catalog.fingerprint(self.model) else "rebuild needed"
 
     def catch_up(self, *, to: int | None = None, attempts: int | None = None) -> int:
         """Move a projection forward to the head, or to a position before it, and return where it is.
@@ -133,17 +127,15 @@ class Served:
             ProjectionFailed: its rows could not be written; rows and checkpoint stay as they were.
         """
         if self.as_ == "view":
-            return self._side.log.head
+            return self._log.head
         if self.as_ == "materialized":
             raise NotServed(f"{self.model.name} is materialized: it is refreshed whole; call refresh()")
-        running, attempts = self._side.running, self._side.dead.attempts(self.model.name, attempts)
-        with self._database.lock(SERVINGS):
-            running.failures.pop((self.model.id, self.as_), None)  # counted from now
+        running, attempts = self.running, self._catalog.dead.attempts(self.model.name, attempts)
+        running.failures.pop(self.stored.place, None)  # counted from now
         while True:
             try:
-                with self._database.lock(SERVINGS):
-                    self._check_fresh_text()
-                    return running.forward(self.stored, to, attempts)
+                self._check_fresh_text()
+                return running.forward(self.stored, to, attempts)
             except ProjectionFailed:
                 tried = running.attempts(self.stored)
                 if not 0 < tried < attempts:
@@ -151,13 +143,13 @@ class Served:
                 time.sleep(pause_after(tried))  # and others go on meanwhile
 
     def refresh(self) -> int:
-        """Build a materialized table anew and return the position it is fresh to; the old rows serve until then."""
+        """Build a materialized table again and return the position it is fresh to; the old rows serve until then."""
         if self.as_ != "materialized":
             raise NotServed(f"{self.model.name} is served as {self.as_}; refresh() is for materialized tables")
         return self.rebuild()
 
     def rebuild(self, *, check: Check | None = None, to: int | None = None, progress: bool = False) -> int:
-        """Fold the log anew, beside the old rows, which serve until the new ones take their place.
+        """Fold the log again, beside the old rows, which serve until the new ones take their place.
 
         Args:
             check: looks at what the new rows change (Rows as `rehearse` returns them) and says whether they may.
@@ -173,11 +165,10 @@ class Served:
         """
         with ExitStack() as stack:
             tell = stack.enter_context(progress_bar(f"rebuild {self.model.name}")) if progress else None
-            stack.enter_context(self._database.lock(SERVINGS))
             if self.as_ != "view":
-                return self._side.running.rebuild(self.stored, to, check, tell)
+                return self.running.rebuild(self.stored, to, check, tell)
             self.stored.create_view()
-            return self._side.log.head
+            return self._log.head
 
     def rehearse(self) -> Rows:
         """Return what rebuild() would change, and change nothing; nothing when the rows are what they should be.
@@ -203,31 +194,31 @@ class Served:
 
     def lag(self) -> Rows:
         """Return one row as `lab.lag()` has it: how far this serving is behind the log."""
-        return self._side.lag([self])
+        return lag(self._log, [standing(self)])
 
     def explain(self) -> Explanation:
         """Return how this serving works and the SQL it runs."""
         if isinstance(self.model, Projection):
             return self.model.explain()
-        plan = self._side.plan(self.model)
+        plan = self._catalog.plan(self.model)
         return explain(self.model, self.as_, plan, self.text, self._table, self._select_by_key())
 
     # -- making ----------------------------------------------------------------------------------------------------
 
     def make(self) -> None:
         """Build the serving when it is not there yet."""
-        if self._side.checkpoint(self.model, self.as_) is None:
-            if self.as_ == "view" and self._database.read_only:
+        if self._catalog.checkpoint(self.model, self.as_) is None:
+            if self.as_ == "view" and self._log.database.read_only:
                 return  # a view needs nothing stored: its text is asked instead
             if isinstance(self.model, Projection) and self.model.side_effect:
-                with self.stored.moving_to(self._side.log.head):
+                with self.stored.moving_to(self._log.head):
                     return  # what happened before has had its effects
             try:
                 if not isinstance(self.model, Projection):
                     self.rebuild()
                     return
             except ProjectionFailed:
-                if not self._side.dead.is_told(self.model.name):
+                if not self._catalog.dead.is_told(self.model.name):
                     raise
             self.stored.build(0)
             self.catch_up()
@@ -261,6 +252,88 @@ class Served:
         return ", ".join(map(quote, self.model.keys))
 
 
+def chosen(running: Running, model: ReadModel, served_as: ServedAs | None) -> Served:
+    """Return the serving that is asked for, the freshest when None.
+
+    Raises:
+        NotServed: the read model is not served that way.
+    """
+    if served_as is None:
+        return freshest(running, model)
+    if served_as not in WAYS:
+        raise NotServed(f"a read model is served as {', '.join(WAYS)}, not as {served_as!r}")
+    found = running.catalog.checkpoint(model, served_as)
+    if found is None:
+        raise NotServed(
+            f"{model.name} is not served as {served_as} here; call lab.serve({model.name}, as_={served_as!r}) first"
+        )
+    return Served(running, model, served_as, found.mode)
+
+
+def freshest(running: Running, model: ReadModel) -> Served:
+    """Return the serving that tells most of the log; among equals the one that is cheapest to read.
+
+    A read model that is not served at all is read through its SELECT, as a view would.
+    """
+    cheapest = {"projection": 2, "materialized": 1, "view": 0}
+    ways = [(way, found.mode) for way in WAYS if (found := running.catalog.checkpoint(model, way)) is not None]
+    there = [served for way, mode in ways if (served := Served(running, model, way, mode)).state == "ok"]
+    if not there:
+        return Served(running, model, "view")
+    return max(there, key=lambda served: (served.position, cheapest[served.as_]))
+
+
+def reach(running: Running, model: ReadModel, position: int, timeout: float, served_as: ServedAs | None = None) -> None:
+    """Return once a serving of a read model tells the log up to a position.
+
+    What does not move by itself is moved.
+
+    Raises:
+        NotYet: it did not get there in time, or it fails; says how far it got and why.
+        NotServed: the position is not in the log.
+    """
+    log, moved = running.catalog.log, running.catalog.memory.moved
+    if position > log.head:
+        raise NotServed(f"position {position:,} is not in the log, which ends at {log.head:,}")
+    until = time.monotonic() + timeout
+    served = chosen(running, model, served_as)
+    while served.position < position:
+        stored = served.stored
+        if stored.mode == "manual":
+            served.catch_up() if stored.as_ == "projection" else running.forward(stored)
+            return
+        failure = running.failures.get(stored.place)
+        left = until - time.monotonic()
+        if left <= 0 or (failure is not None and failure.again_at is None):
+            why = f"; it fails: {failure.error}" if failure else ""
+            raise NotYet(
+                f"{model.name} as {stored.as_} ({stored.mode}) is at position {served.position:,} and not yet at "
+                f"{position:,} after {timeout:g} s{why}. Wait longer, or look at lab.lag()",
+                served.position,
+            )
+        with moved:
+            if served.position < position:
+                moved.wait(min(left, 0.5))
+
+
+def standing(served: Served) -> Standing:
+    """Return how far a serving has come, and whether it goes on."""
+    failure = served.running.failures.get(served.stored.place)
+    error = failure.error if failure else None
+    return served.model.name, served.as_, served.mode, served.position, _state(served, failure), error
+
+
+def _state(served: Served, failure: Failure | None) -> str:
+    if served.state != "ok":
+        return served.state
+    if failure is not None:
+        return "stopped" if failure.again_at is None or served.mode in ("manual", "inline") else "failing"
+    catalog = served.running.catalog
+    letters = catalog.dead.state(served.model.name) if served.as_ == "projection" else "ok"
+    by_thread = served.mode not in ("manual", "inline") and not catalog.log.database.read_only
+    return "stopped: its thread does not run" if by_thread and not served.running.is_alive else letters
+
+
 @contextmanager
 def progress_bar(name: str) -> Iterator[Tell]:
     """Show a progress bar; yields what moves it to a part of the work, from 0 to 1."""
@@ -271,11 +344,6 @@ def progress_bar(name: str) -> Iterator[Tell]:
             bar.refresh()
 
         yield tell
-
-
-def as_stored(value: Any) -> Any:
-    """Return a value as the store keeps it: times in UTC, without their zone."""
-    return naive(value) if isinstance(value, datetime) else value
 
 
 def _as_dict(columns: Iterable[str], row: Row) -> dict[str, Any]:

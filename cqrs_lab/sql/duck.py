@@ -22,12 +22,18 @@ def ask(sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
 
     Raises:
         QueryFailed: DuckDB refused it.
+        KeyboardInterrupt: Ctrl-C came meanwhile.
     """
     if not hasattr(_local, "cursor"):
         _local.cursor = _database().cursor()
     try:
         return list(_local.cursor.execute(sql, params).fetchall())
-    except duckdb.Error as error:
+    except (duckdb.Error, RuntimeError) as error:
+        del _local.cursor  # whatever state it was left in
+        if isinstance(error, duckdb.InterruptException) or "interrupted" in str(error).lower():
+            raise KeyboardInterrupt("a question about SQL was interrupted") from None
+        if not isinstance(error, duckdb.Error):
+            raise
         raise QueryFailed(str(error).strip().split("\n\nStack Trace")[0]) from error
 
 

@@ -9,7 +9,7 @@ import re
 
 from cqrs_lab.errors import DeclarationError, QueryFailed
 
-TABLES = ("store", "categories", "streams", "commands", "servings", "snapshots", "dead_letters")
+TABLES = ("store", "categories", "streams", "commands", "servings", "snapshots", "dead_letters", "read_models")
 """The tables of a store beside those of events and personal fields."""
 _EVENTS = "_events"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")

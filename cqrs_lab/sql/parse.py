@@ -146,9 +146,8 @@ def lenient_text(expression: Node) -> str:
     if expression.get("class") == "COMPARISON":
         sides = {side: syntax_tree(f"SELECT {lenient_text(expression[side])}")["select_list"][0] for side in _SIDES}
         return text_of(expression | sides)
-    if not any(node.get("class") in ("FUNCTION", "CAST") for node in nodes(expression)):
-        return text_of(expression)
-    return f"TRY({text_of(_lenient(expression))})"
+    text = text_of(_lenient(expression))
+    return f"TRY({text})" if any(node.get("class") == "FUNCTION" for node in nodes(expression)) else text
 
 
 _SIDES = ("left", "right")

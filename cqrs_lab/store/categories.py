@@ -298,6 +298,11 @@ def aware_value(value: Any) -> Any:
     return value
 
 
+def as_stored(value: Any) -> Any:
+    """Return a value as the store keeps it: times in UTC, without their zone."""
+    return naive(value) if isinstance(value, datetime) else value
+
+
 def naive(moment: datetime) -> datetime:
     """Return an aware datetime as the store keeps it: UTC, without its zone."""
     return utc(moment).replace(tzinfo=None)

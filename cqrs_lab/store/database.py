@@ -107,6 +107,7 @@ class Database:
         self._written = False
         self._local = threading.local()
         self._root: duckdb.DuckDBPyConnection | None = _connect(path, read_only, threads)
+        self.companions: dict[str, object] = {}  # what others keep as long as the file is open here
         self.catalog: str = self.execute("SELECT current_database()")[0][0]
 
     @classmethod
@@ -541,7 +542,9 @@ def _said(error: BaseException) -> str:
 
 def _raise_ours(error: duckdb.Error, sql: str) -> NoReturn:
     said = _said(error)
-    if isinstance(error, duckdb.InterruptException):
+    # Ctrl-C inside a call back into Python, such as for the schema of a registered table, comes as another error.
+    in_python = isinstance(error, duckdb.InvalidInputException) and "failed: KeyboardInterrupt" in said
+    if isinstance(error, duckdb.InterruptException) or in_python:
         raise _interrupted(sql) from None
     if "Could not set lock on file" in said:
         holder = re.search(r"PID (\d+)", said)

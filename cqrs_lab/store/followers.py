@@ -22,7 +22,9 @@ import pyarrow as pa
 from cqrs_lab.errors import StoreClosed, StoreError
 from cqrs_lab.messages import Event, Recorded
 from cqrs_lab.store.dead_letters import DeadLetters, OnError
-from cqrs_lab.store.log import Heads, Log
+from cqrs_lab.store.log import Log
+from cqrs_lab.store.memory import Checkpoint, Heads
+from cqrs_lab.store.move import moving
 from cqrs_lab.store.rows import Rows
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 30.0  # seconds
@@ -168,8 +170,8 @@ class Follower:
                 except Exception as error:
                     self._store(self.position, error, 1, letter=position)
                     continue
-                with self.log.database.transaction():
-                    self.dead.drop(self.name, position)
+                with moving(self.log.memory) as move:
+                    self.dead.drop(move, self.name, position)
                 done += 1
         return done
 
@@ -177,21 +179,17 @@ class Follower:
         return f"<{self.kind} {self.name}, at position {self.position} of {self.log.head}>"
 
     def _stored(self) -> int | None:
-        found = self.log.database.execute(
-            "SELECT position FROM servings WHERE model = ? AND served_as = ?", [self.name, self.kind]
-        )
-        return found[0][0] if found else None
+        found = self.log.memory.checkpoint((self.name.lower(), self.kind))
+        return found.position if found else None
 
     def _store(
         self, position: int, error: Exception | None = None, attempts: int = 0, letter: int | None = None
     ) -> None:
         """Store the position that it has reached and, together with it, an event that it sets aside."""
-        with self.log.database.transaction():
-            self.log.database.execute(
-                "INSERT OR REPLACE INTO servings VALUES (?, ?, 'manual', '', ?)", [self.name, self.kind, position]
-            )
+        with moving(self.log.memory) as move:
+            move.checkpoint(self.name, self.kind, Checkpoint("manual", "", position))
             if error is not None:
-                self.dead.put(self.name, letter or position, error, attempts)
+                self.dead.put(move, self.name, letter or position, error, attempts)
 
 
 _RUNNERS: WeakSet[Runner] = WeakSet()

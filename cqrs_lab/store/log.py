@@ -14,24 +14,19 @@ streams, read models and questions about the past all read through it.
 from __future__ import annotations
 
 import threading
-import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 from uuid import UUID
-from weakref import WeakKeyDictionary
-
-from cachetools import LRUCache
 
 from cqrs_lab.errors import DeclarationError, NotAStore, StoreFormatError
 from cqrs_lab.messages import Event, Recorded
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.categories import ENVELOPE, Category, aware_value, naive
 from cqrs_lab.store.database import Database, Row
+from cqrs_lab.store.memory import memory_of
 from cqrs_lab.store.rows import Rows
 
 FORMAT = 2
@@ -40,55 +35,8 @@ APPEND = "append"  # the lock under which the log grows
 
 _DEAD_LETTERS = """CREATE TABLE IF NOT EXISTS dead_letters (model VARCHAR, position BIGINT, type VARCHAR NOT NULL,
     error VARCHAR NOT NULL, attempts INTEGER NOT NULL, "at" TIMESTAMP NOT NULL, PRIMARY KEY (model, position))"""
-
-
-@dataclass
-class Heads:
-    """Where the log ends, known in memory because one process holds the file.
-
-    Attributes:
-        position: the last committed position; readers go no further.
-        recorded_at: the latest recorded_at, so that it never decreases.
-        stream_no: the last number given to a stream.
-        tables: the categories in the file, also those that a domain does not declare: field -> type of its column.
-        personal: the personal fields among them, in the same shape.
-        versions: category -> the (type, schema_version) that its table holds.
-        appender: the thread that is appending.
-        handling: thread -> the projections whose handlers it runs.
-        erasures: how often something was erased, which ends every state that is remembered.
-        moved: notified after every append.
-        commits: (position, time.perf_counter() of the commit) of the latest appends.
-        streams: (stream_no, version) of streams written lately; only appends change it, under the append lock.
-    """
-
-    position: int = 0
-    recorded_at: datetime = datetime.min
-    stream_no: int = 0
-    tables: dict[str, dict[str, str]] = field(default_factory=dict)
-    personal: dict[str, dict[str, str]] = field(default_factory=dict)
-    versions: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
-    appender: int | None = None
-    handling: dict[int, list[str]] = field(default_factory=dict)
-    erasures: int = 0
-    streams: LRUCache[str, tuple[int, int]] = field(default_factory=lambda: LRUCache(100_000))
-    moved: threading.Condition = field(default_factory=threading.Condition)
-    commits: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=10_000))
-
-    def tell(self) -> None:
-        """Wake whoever follows the log: an append was committed."""
-        with self.moved:
-            self.commits.append((self.position, time.perf_counter()))
-            self.moved.notify_all()
-
-    def known(self, stream: str) -> tuple[int, int] | None:
-        """Return (stream_no, version) of a stream, None when it is not known; from any thread."""
-        try:
-            return self.streams[stream]
-        except KeyError:  # get() looks twice, and an append may be in between
-            return None
-
-
-_HEADS: WeakKeyDictionary[Database, Heads] = WeakKeyDictionary()
+_READ_MODELS = """CREATE TABLE IF NOT EXISTS read_models (model VARCHAR PRIMARY KEY, key VARCHAR[] NOT NULL,
+    sql VARCHAR NOT NULL)"""
 
 
 class Log:
@@ -113,13 +61,19 @@ class Log:
                 raise DeclarationError(f"categories {name!r} and {by_fold[name.lower()]!r} differ only in case")
         with database.lock(APPEND):
             self._prepare()
-            new = database not in _HEADS
-            self.heads = _HEADS.setdefault(database, Heads())
+            new = "memory" not in database.companions
+            self.memory = memory_of(database)
+            self.heads = self.memory.heads
             self.heads.tables, self.heads.personal = self._tables("events"), self._tables("personal")
             if new:
-                self.reload()
+                self.memory.read()
 
     # -- who may append ----------------------------------------------------------------------------------------------
+
+    @property
+    def is_appending(self) -> bool:
+        """Whether this thread is in the middle of an append."""
+        return self.heads.appender == threading.get_ident()
 
     @contextmanager
     def handling(self, name: str) -> Iterator[None]:
@@ -165,7 +119,7 @@ class Log:
     @property
     def head(self) -> int:
         """The last committed position, 0 when the log is empty."""
-        self.database.check_open()
+        self.memory.check()
         return self.heads.position
 
     def read(self, category: Category, id: str) -> list[Recorded]:
@@ -398,21 +352,6 @@ class Log:
 
     # -- the tables ------------------------------------------------------------------------------------------------
 
-    def reload(self) -> None:
-        """Read the heads from the tables; called at open and after a write that did not end well."""
-        heads = self.heads
-        ends = [
-            self.database.execute(f"SELECT max(position), max(recorded_at) FROM {quote(f'{name}_events')}")[0]
-            for name in self.heads.tables
-        ]
-        heads.position = max((p for p, _ in ends if p is not None), default=0)
-        heads.recorded_at = max((t for _, t in ends if t is not None), default=datetime.min)
-        for name in heads.tables:
-            found = self.database.execute(f"SELECT DISTINCT type, schema_version FROM {quote(f'{name}_events')}")
-            heads.versions[name] = {(kind, version) for kind, version in found}
-        heads.stream_no = self.database.execute("SELECT coalesce(max(stream_no), 0) FROM streams")[0][0]
-        heads.streams.clear()
-
     def _tables(self, suffix: str) -> dict[str, dict[str, str]]:
         """Category -> field -> type of its column, of the tables with that suffix."""
         rows = self.database.execute(
@@ -483,8 +422,9 @@ class Log:
                 f"{self.database.path} has store format {found.get('format')}; this version reads {FORMAT}. "
                 "Open it with the version of cqrs_lab that wrote it"
             )
-        if "dead_letters" not in tables and not self.database.read_only:  # nor has it a store of an earlier version
-            self.database.execute(_DEAD_LETTERS)
+        for name, sql in {"dead_letters": _DEAD_LETTERS, "read_models": _READ_MODELS}.items():
+            if name not in tables and not self.database.read_only:  # nor has it a store of an earlier version
+                self.database.execute(sql)
         self._fit_columns()
 
     def _create(self) -> None:

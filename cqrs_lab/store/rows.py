@@ -6,7 +6,8 @@ aware UTC. The question is asked once; every shape shows the same rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Protocol, Self
@@ -15,9 +16,13 @@ import pandas as pd
 import polars
 import pyarrow as pa
 
+from cqrs_lab.errors import QueryFailed
 from cqrs_lab.store.database import Database
 
 _SHOWN = 10
+_PATIENCE, _PAUSE = 4, 0.005  # failures of one text in a row; seconds between them, growing
+Text = tuple[str, Mapping[str, str] | None]
+"""A SELECT, and temporary views for it alone."""
 
 
 class Source(Protocol):
@@ -37,6 +42,8 @@ class Rows:
         params: its values.
         views: temporary views for this question alone, name to SELECT (see `Database.arrow`); text that comes
             from a user is always given some, at least an empty mapping.
+        again: gives the SELECT and the views anew, where what they read may have gone since they were written; None
+            where it cannot.
     """
 
     def __init__(
@@ -45,8 +52,10 @@ class Rows:
         sql: str,
         params: Sequence[Any] = (),
         views: Mapping[str, str] | None = None,
+        again: Callable[[], Text] | None = None,
     ) -> None:
         self._source, self._sql, self._params, self._views = source, sql, tuple(params), views
+        self._again = again
         if views is not None:
             # A wrong question fails where it is asked, not where it is first looked at; to have it planned alone, for
             # that, would take as long again (6 ms of 13 in a short log).
@@ -102,19 +111,33 @@ class Rows:
     def _shown(self) -> polars.DataFrame:
         """The first rows only: looking at ten rows of three million must not fetch three million."""
         if "_table" not in self.__dict__:
-            table = aware(self._ask(f"SELECT * FROM ({self._sql}\n) LIMIT {_SHOWN + 1}"))
+            table = aware(self._ask(f"SELECT * FROM ({{}}\n) LIMIT {_SHOWN + 1}"))
             if table.num_rows > _SHOWN:
                 frame = polars.from_arrow(table.slice(0, _SHOWN))
                 assert isinstance(frame, polars.DataFrame)
                 return frame
         return self.pl()
 
-    def _ask(self, sql: str) -> pa.Table:
-        return self._source.database.arrow(sql, self._params, views=self._views)
+    def _ask(self, whole: str) -> pa.Table:
+        """Ask the question, put into another one; where it can be written again, a failure has to repeat itself."""
+        failed = 0
+        while True:
+            try:
+                sql = whole.replace("{}", self._sql, 1)
+                return self._source.database.arrow(sql, self._params, views=self._views)
+            except QueryFailed:
+                before = (self._sql, self._views)
+                if self._again is not None:
+                    self._sql, self._views = self._again()
+                # What went may be there again by now, so that the same text would be answered.
+                failed = failed + 1 if (self._sql, self._views) == before else 0
+                if self._again is None or failed > _PATIENCE:
+                    raise
+                time.sleep(failed * _PAUSE)
 
     @cached_property
     def _table(self) -> pa.Table:
-        return aware(self._ask(self._sql))
+        return aware(self._ask("{}"))
 
 
 def aware(table: pa.Table) -> pa.Table:

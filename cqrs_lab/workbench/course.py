@@ -9,7 +9,7 @@ import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -31,7 +31,8 @@ from cqrs_lab.shop import (
     StockProduct,
 )
 from cqrs_lab.shop.orders import value
-from cqrs_lab.store.database import MEMORY, Database, Row
+from cqrs_lab.store.database import MEMORY
+from cqrs_lab.store.move import Move
 from cqrs_lab.write.decider import Decider
 from cqrs_lab.write.middleware import Envelope, Middleware, Proceed, Receipt
 
@@ -137,14 +138,11 @@ def run_apart(function: Callable[..., object], *arguments: object) -> int:
 
 def die_before_checkpoint() -> None:
     """Have this process killed at the next move of a projection: its rows are written, its checkpoint is not."""
-    execute = Database.execute
 
-    def dying(self: Database, sql: str, params: Sequence[object] = ()) -> list[Row]:
-        if sql.startswith(("UPDATE servings", "INSERT OR REPLACE INTO servings")):
-            os.kill(os.getpid(), 9)
-        return execute(self, sql, params)
+    def dying(*checkpoint: object) -> None:
+        os.kill(os.getpid(), 9)
 
-    Database.execute = dying  # type: ignore[method-assign]
+    Move.write_checkpoint = dying  # type: ignore[method-assign, assignment]
 
 
 def early_shop(path: str | os.PathLike[str]) -> Lab:

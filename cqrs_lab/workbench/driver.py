@@ -21,8 +21,8 @@ from tqdm.auto import tqdm
 from cqrs_lab.app import Lab
 from cqrs_lab.errors import QueryError
 from cqrs_lab.messages import Command, Message, Query
-from cqrs_lab.read.moving import ServedAs
 from cqrs_lab.read.served import Served
+from cqrs_lab.read.table import ServedAs
 from cqrs_lab.shop import (
     DeliverOrder,
     OrderDetails,

@@ -29,10 +29,10 @@ from cqrs_lab.app import Lab, open_shop
 from cqrs_lab.errors import QueryError, ReadOnlyStore
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.messages import Query, Recorded
-from cqrs_lab.read.moving import WAYS, ServedAs
-from cqrs_lab.read.projection import HandledRows, Projection
+from cqrs_lab.read.projection import Projection, RowsToHandle
 from cqrs_lab.read.queries import QueryBus
 from cqrs_lab.read.served import Served
+from cqrs_lab.read.table import WAYS, ServedAs
 from cqrs_lab.shop import OrderLine, PlaceOrder, order_summary
 from cqrs_lab.shop.orders import orders
 from cqrs_lab.sql.names import literal, quote
@@ -128,7 +128,7 @@ def compare_latency(
     wanted = _wanted(lab, model) if served_as is None else [way for way in SERVED_AS if way in served_as]
     stored: list[ServedAs] = [way for way in WAYS if way in wanted or (way == "projection" and CACHED in wanted)]
     servings: dict[str, Served] = {way: _serve(lab, model, way) for way in stored}
-    declared = lab.as_of(position=lab.head).servings.find(model)
+    declared = lab.model(model)
     chance, events = random.Random(seed), lab.head
     known: dict[str, dict[str, float]] = defaultdict(dict)
     with _copied(lab, is_needed=costs or BY_HAND in wanted) as copy:
@@ -181,7 +181,7 @@ def order_summary_by_hand() -> Projection:
     stages = ["PENDING", "PAID", "SHIPPED", "DELIVERED", "CANCELLED"]
     reached = {"OrderPaid": 1, "OrderShipped": 2, "OrderDelivered": 3, "OrderCancelled": 4}
 
-    def handle(recorded: Recorded, rows: HandledRows) -> None:
+    def handle(recorded: Recorded, rows: RowsToHandle) -> None:
         event: Any = recorded.event
         at = recorded.occurred_at
         row = rows.get(event.order_id) or {
@@ -255,7 +255,7 @@ def _probes(
     rows = _draw_rows(oldest, list_by, runs, chance)
     moments = [chance.randint((lab.head + 1) // 2, lab.head) for _ in range(runs)]
     keys = [row[: len(model.keys)] for row in rows]
-    keeps_history = any(kind == "history" for _, kind in lab.as_of(position=lab.head).servings.checkpoints)
+    keeps_history = any(kind == "history" for _, kind in lab.as_of(position=lab.head).catalog.memory.checkpoints)
 
     def sql(served: Any, question: str) -> Rows:
         rows: Rows = served.sql(question.replace(model.name, served.model.name))  # row by row has another name
@@ -298,7 +298,7 @@ def _cached_bus(served: Served, declared: ReadModel, asks: dict[str, Ask]) -> Ca
         def answer(self, read: Any) -> Any:
             return asks[self.question](read, self.run)
 
-    bus = QueryBus(served._side, [Asked], cache_seconds=86_400)
+    bus = QueryBus(served.running, [Asked], cache_seconds=86_400)
     return lambda question, run: bus.ask(Asked(question=question, run=run), served_as="projection")
 
 
@@ -375,7 +375,7 @@ def _costs(copy: Lab, model: ReadModel, ways: Sequence[str], chance: random.Rand
     """Return, for each way, what COSTS are in a copy of the store that nobody else uses."""
     found: dict[str, dict[str, float]] = {way: {"bytes": 0} for way in ways}
     moves: dict[str, Callable[[], object]] = {}
-    database = copy.as_of(position=copy.head).servings.log.database
+    database = copy.as_of(position=copy.head).catalog.log.database
     for way in ways:
         if way != "view":
             served = copy.serve(order_summary_by_hand()) if way == BY_HAND else copy.serve(model, as_=way)  # type: ignore[arg-type]

@@ -69,7 +69,7 @@ def snapshot(lab: Lab, position: int, *, model: ReadModel | str = order_summary,
         UnknownReadModel, ReadModelRefused: there is no such read model.
     """
     past = lab.as_of(position=position)
-    declared = past.servings.find(model)
+    declared = lab.model(model)
     name = quote(declared.name)
     schema = past.sql(f"SELECT * FROM {name} LIMIT 0").pl().schema
     times = [column for column, kind in schema.items() if kind.is_temporal()]
@@ -132,7 +132,7 @@ def difference(
         InvalidMoment: there is no such position.
         UnknownReadModel, ReadModelRefused: there is no such read model.
     """
-    declared = lab.as_of(position=after).servings.find(model)
+    declared = lab.model(model)
     found = lab.diff(declared, before, after).pl()
     counts = dict.fromkeys(("added", "removed", "changed"), 0) | dict(found.group_by("change").len().iter_rows())
     return Difference(model=declared.name, before=before, after=after, counts=counts, first=found.head(rows))
@@ -158,7 +158,7 @@ class TimeMachine:
                 "the time machine needs ipywidgets; install it with: pip install 'cqrs-lab[lab]'"
             ) from error
         head = lab.head
-        self._lab, self._model, self._rows = lab, lab.as_of(position=head).servings.find(model), rows
+        self._lab, self._model, self._rows = lab, lab.model(model), rows
         page = self._seen(head, compare)
 
         def handle(name: str, spoken: str, value: int, disabled: bool) -> tuple[Any, Any]:

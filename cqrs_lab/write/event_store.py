@@ -23,6 +23,7 @@ from cqrs_lab.messages import Event, Recorded, utc
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.categories import Category, naive
 from cqrs_lab.store.log import Log
+from cqrs_lab.store.move import moving
 
 _FEW = 16  # rows up to which values in the statement cost less than a table registered for it
 
@@ -122,9 +123,6 @@ class Beside(Protocol):
 
     def committed(self, *, with_rows: bool) -> None:
         """Go on after the commit; `with_rows` says whether `move` was called."""
-
-    def rolled_back(self) -> None:
-        """Forget what was moved."""
 
 
 class EventStore:
@@ -241,10 +239,6 @@ class EventStore:
                 raise
 
     def _store_rows(self, batch: Batch) -> None:
-        heads = self.log.heads
-        # Remembered again once it is stored: an interrupt in between must not leave an old version behind.
-        for stream in batch.streams:
-            heads.streams.pop(stream, None)
         try:
             while True:
                 try:
@@ -264,7 +258,6 @@ class EventStore:
             actual = 0 if number is None else self.log.stream_version(stream, number)
             raise ConcurrencyError(stream, version, actual) from error
         self.loaded.update(batch.loaded)
-        heads.streams.update((s, (number, v)) for s, (number, v) in batch.streams.items() if number is not None)
 
     @contextmanager
     def appending(self) -> Iterator[Batch]:
@@ -274,11 +267,6 @@ class EventStore:
             with self._storing(batch):
                 yield batch
 
-    @property
-    def is_appending(self) -> bool:
-        """Whether this thread is in the middle of an append."""
-        return self.log.heads.appender == threading.get_ident()
-
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Hold the log. An append inside another one would take the same positions.
@@ -287,7 +275,7 @@ class EventStore:
             DeclarationError: this thread holds it already, or runs a handler of a projection.
         """
         lock = self.log.append_lock()
-        if self.is_appending:
+        if self.log.is_appending:
             raise DeclarationError(
                 "something was appended while a command was being decided; decide() is pure and appends nothing, nor "
                 "does a service in a batch. Let a saga send what follows"
@@ -314,19 +302,19 @@ class EventStore:
     def _storing(self, batch: Batch, *, with_rows: bool = False) -> Iterator[None]:
         """A transaction after which the heads are where the batch ends, and those who follow them are told."""
         heads = self.log.heads
-        try:
-            with self._database.transaction():
-                yield
-                for category, versions in batch.versions.items():
-                    heads.versions.setdefault(category, set()).update(versions)
+
+        def publish() -> None:
             heads.position, heads.stream_no = batch.position, batch.stream_no
             heads.recorded_at = naive(batch.recorded_at)
-        except BaseException:
-            if self.beside is not None:
-                self.beside.rolled_back()
-            self.log.reload()  # an interrupt may have come just after the commit
-            raise
-        heads.tell()
+            known = ((stream, (number, version)) for stream, (number, version) in batch.streams.items())
+            heads.streams.update((stream, (n, version)) for stream, (n, version) in known if n is not None)
+
+        with moving(self.log.memory) as move:
+            move.append(publish)
+            yield
+            # Before others can see the events: they have to know which versions to lift.
+            for category, versions in batch.versions.items():
+                heads.versions.setdefault(category, set()).update(versions)
         if self.beside is not None:
             self.beside.committed(with_rows=with_rows)
 
@@ -345,7 +333,7 @@ class EventStore:
         stream = category.stream(id)
         number = self.log.stream_no(stream)
         positions = f"SELECT position FROM {quote(category.table)} WHERE stream_no = ?"
-        with self.appending():
+        with self.appending(), moving(self.log.memory) as move:
             self.log.heads.erasures += 1
             erased = self._database.execute(
                 f"DELETE FROM {quote(category.personal_table)} WHERE position IN ({positions})", [number]
@@ -354,9 +342,7 @@ class EventStore:
             # What tells that a command comes again also tells something of what it said.
             self._database.execute("UPDATE commands SET digest = '' WHERE stream_no = ?", [number])
             for model, served_as in strange:
-                self._database.execute(
-                    "DELETE FROM servings WHERE lower(model) = ? AND served_as = ?", [model, served_as]
-                )
+                move.checkpoint(model, served_as, None)
                 self._database.execute(f"DROP TABLE IF EXISTS {quote(served_as)}.{quote(model)}")
             remake()
         return int(erased)

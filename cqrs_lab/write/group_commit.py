@@ -64,7 +64,7 @@ class GroupCommit:
         if envelope.batch is not None:
             return proceed(envelope)
         self._store.log.check_free()
-        if self._store.is_appending:  # waiting for the lead would be waiting for itself
+        if self._store.log.is_appending:  # waiting for the lead would be waiting for itself
             raise DeclarationError(
                 f"{type(envelope.command).__name__} was sent while another command was being decided; decide() is "
                 "pure and sends nothing, nor does a service in a batch. Let a saga send what follows"

@@ -15,6 +15,8 @@ from support import append
 from ways import THEIRS
 
 from cqrs_lab import Decider, Domain, Event, Lab, Projection, Query, ReadModel, errors
+from cqrs_lab.read.handled import stored_of
+from cqrs_lab.read.served import reach
 from cqrs_lab.shop import OrderDetails, OrderPaid, OrderPlaced, daily_orders, order_facts, order_summary
 
 PLACED, PAID = OrderPlaced(order_id="o-1", customer_id="c-1", total=5), OrderPaid(order_id="o-1", amount=5)
@@ -125,7 +127,7 @@ def not_yet(lab: Lab) -> None:
     """Wait, but not for long, for a table that is refreshed rarely."""
     lab.serve(order_summary, "materialized", refresh_every=1_000)
     append(lab, [(PAID, 0)])
-    lab._servings.running.reach(order_summary, 3, timeout=0)
+    reach(lab._servings.running, order_summary, 3, timeout=0)
 
 
 def keys_fail(lab: Lab) -> None:
@@ -136,7 +138,7 @@ def keys_fail(lab: Lab) -> None:
     sql = "SELECT unnest([CAST(substr(order_id, 3) AS INTEGER)]) AS n, total FROM order_facts"
     lab.serve(ReadModel("numbers", "n", sql))
     append(lab, [(OrderPlaced(order_id="o-two"), 0)])
-    lab._servings.stored(order_facts).forward(lab.head)
+    stored_of(lab._catalog, order_facts, "projection").forward(lab.head)
 
 
 def serving(sql: str, key: str = "order_id") -> Callable[[Lab], object]:

@@ -185,7 +185,7 @@ def test_an_event_of_an_unknown_version_can_be_set_aside() -> None:
     with open_shop() as lab:
         append(lab, steps("1", "2", "3", "x", "4"))
         lab._log.database.execute("UPDATE order_events SET schema_version = 9 WHERE position = 3")
-        lab._log.reload()
+        lab._log.memory.read()
         with pytest.raises(ProjectionFailed, match=r"UnknownEventType: .*OrderShipped v9"):
             lab.serve(by_hand(chunk=500))
         served = lab.serve(by_hand(chunk=500), on_error="dead letter")
@@ -274,7 +274,7 @@ def test_what_nobody_knows_cannot_be_retried() -> None:
     with open_shop() as lab:
         append(lab, steps("x"))
         lab.serve(merged, on_error="dead letter")
-        del lab._servings.models["merged"]
+        del lab._catalog.models["merged"]
         assert lab.retry_dead_letters() == 0
         with pytest.raises(UnknownReadModel):
             lab.retry_dead_letters("merged")

@@ -16,6 +16,7 @@ from cqrs_lab.cli import app
 from cqrs_lab.errors import DeclarationError
 from cqrs_lab.shop import OrderShipped, customers, order_facts, order_summary, orders
 from cqrs_lab.store import followers
+from cqrs_lab.store.move import moving
 
 
 @pytest.fixture(autouse=True)
@@ -119,10 +120,11 @@ def test_the_doctor_leaves_out_what_was_set_aside(tmp_path: Path) -> None:
     path = tmp_path / "shop.duckdb"
     with open_shop(path) as lab:
         lab.send_many([place(1), place(2)])
-        lab._servings.dead.put("order_facts", 2, ValueError("no"), 1)
+        with moving(lab._log.memory) as move:
+            lab._catalog.dead.put(move, "order_facts", 2, ValueError("no"), 1)
         lab.serve(order_facts)
         assert len(lab.serve(order_facts).rows()) == 1
     assert [finding.check for finding in doctor.scan(path) if finding.status == "FAIL"] == []
-    with open_shop(path) as lab:
-        lab._servings.dead.drop("order_facts", 2)
+    with open_shop(path) as lab, moving(lab._log.memory) as move:
+        lab._catalog.dead.drop(move, "order_facts", 2)
     assert [finding.check for finding in doctor.scan(path) if finding.status == "FAIL"] == ["order_facts as projection"]

@@ -15,6 +15,8 @@ from support.handlers import counting, paid, sending
 
 from cqrs_lab import Domain, Lab, Projection, ReadModel, Value, open_shop
 from cqrs_lab.errors import NotServed, ProjectionFailed, RebuildNeeded
+from cqrs_lab.read.handled import stored_of
+from cqrs_lab.read.served import reach
 from cqrs_lab.shop import CustomerRegistered, OrderPaid, RegisterCustomer, order_facts, order_summary, orders
 
 
@@ -124,7 +126,7 @@ def test_other_columns_or_handlers_need_a_rebuild() -> None:
             for use in (
                 served.catch_up,
                 served.rows,
-                lambda served=served: lab._servings.stored(served.model).forward(9),
+                lambda served=served: stored_of(lab._catalog, served.model, "projection").forward(9),
             ):
                 with pytest.raises(RebuildNeeded, match="columns or handlers"):
                     use()
@@ -147,11 +149,11 @@ def test_what_moves_by_itself_waits_for_its_rebuild(mode: str) -> None:
         lab.serve(models[0], mode=mode)
         served, other = lab.serve(models[1]), lab.serve(order_summary, mode=mode)
         append(lab, [paid()])
-        lab._servings.running.reach(other.model, 2, 5)
+        reach(lab._servings.running, other.model, 2, 5)
         assert (served.state, served.position) == ("rebuild needed", 1)
         served.rebuild()
         append(lab, [paid()])
-        lab._servings.running.reach(served.model, 3, 5)
+        reach(lab._servings.running, served.model, 3, 5)
         assert served.rows().fetchall() == [("o-1", 30)]
 
 

@@ -226,7 +226,7 @@ def test_a_select_that_changed_is_not_answered_from_the_cache():
         lab.serve(old)
         assert [lab.ask(Mine()), lab.ask(Mine())] == [1, 1]
         Mine.model = new
-        lab._servings.find(new)
+        lab._catalog.find(new)
         with pytest.raises(RebuildNeeded):
             lab.ask(Mine(), served_as="projection")
         assert lab.ask(Mine()) == 10

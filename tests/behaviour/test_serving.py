@@ -18,6 +18,7 @@ from cqrs_lab.errors import (
     RebuildNeeded,
     StoreClosed,
 )
+from cqrs_lab.read.served import freshest
 from cqrs_lab.shop import OrderDetails, OrderPaid, OrderPlaced, OrdersOfCustomer, daily_orders, order_summary
 
 WAYS = ("view", "materialized", "projection")
@@ -263,7 +264,7 @@ def test_queries_are_answered_from_the_freshest_serving():
         assert lab.ask(OrderDetails(order_id="o-2"))["total"] == Decimal("10.00")
         assert lab.ask(OrderDetails(order_id="o-2"), served_as="projection") is None
         served.catch_up()
-        assert lab._servings.freshest(order_summary).as_ == "projection"
+        assert freshest(lab._servings.running, order_summary).as_ == "projection"
         assert len(lab.ask(OrdersOfCustomer(customer_id="c-1"))) == 2
 
 

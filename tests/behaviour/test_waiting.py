@@ -12,6 +12,7 @@ from support.servings import assert_whole, fragile, lag, poison
 from cqrs_lab import open_shop
 from cqrs_lab.errors import NotYet, ReadOnlyStore
 from cqrs_lab.read import runner as running
+from cqrs_lab.read.served import reach
 from cqrs_lab.shop import OrderDetails, daily_orders, order_summary
 
 
@@ -99,10 +100,10 @@ def test_waiting_for_a_stopped_model_fails_at_once(mode, monkeypatch):
         lab.serve(fragile, mode=mode)
         position = poison(lab)
         wait_until(lambda: lag(lab, fragile)["state"] == "stopped")
-        real, waited = lab._servings.running.moved.wait, []
-        monkeypatch.setattr(lab._servings.running.moved, "wait", lambda left: waited.append(left) or real(left))
+        real, waited = lab._catalog.memory.moved.wait, []
+        monkeypatch.setattr(lab._catalog.memory.moved, "wait", lambda left: waited.append(left) or real(left))
         with pytest.raises(NotYet, match="no number") as refused:
-            lab._servings.running.reach(fragile, position, timeout=1_000)
+            reach(lab._servings.running, fragile, position, timeout=1_000)
         assert waited == []
         assert refused.value.position < position
         with pytest.raises(NotYet, match="no number"):

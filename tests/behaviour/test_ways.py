@@ -38,7 +38,7 @@ from cqrs_lab.ivm import admission
 from cqrs_lab.ivm.merge import Merge, look_ups_of
 from cqrs_lab.ivm.shape import CannotPlan, Shape
 from cqrs_lab.ivm.ways import ways_of
-from cqrs_lab.read import servings
+from cqrs_lab.read import catalog
 from cqrs_lab.shop.read_models import READ_MODELS, daily_orders, order_facts
 from cqrs_lab.sql import functions, places
 
@@ -125,12 +125,12 @@ def test_the_way_of_handlers(lab: Lab) -> None:
 @pytest.mark.parametrize("row", NOT_FUSED, ids=ids(NOT_FUSED))
 def test_why_rows_are_not_merged_with_what_is_looked_up(lab: Lab, row: Moves) -> None:
     """What is built on a merging read model, and is not its rows with more columns, moves by touched keys."""
-    side = lab._servings
+    side = lab._catalog
     model = ReadModel(f"not_fused_{NOT_FUSED.index(row)}", row.key, row.sql)
     explained = lab.serve(model).explain()
     assert explained.way == row.way
     assert row.reason not in explained.reason
-    ways = ways_of(Shape(model, side._columns_of))
+    ways = ways_of(Shape(model, side.columns_of))
     base = side.plan(side.models[ways.shape.uses[0].name])
     assert isinstance(base, Merge)
     with pytest.raises(CannotPlan) as reason:
@@ -170,7 +170,7 @@ def test_what_does_not_fit_the_lab(bare: Lab, row: Refused) -> None:
     with pytest.raises(ReadModelRefused) as refused:
         bare.serve(ReadModel("mine", row.key, row.sql))
     assert_said(*row.reasons, str(refused.value))
-    assert "mine" not in bare._servings.models
+    assert "mine" not in bare._catalog.models
 
 
 @pytest.mark.parametrize("row", DECLARATIONS, ids=ids(DECLARATIONS))
@@ -254,7 +254,7 @@ def test_what_has_no_plan_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_plan(database: object, select: str) -> None:
         raise errors.QueryFailed("no plan")
 
-    monkeypatch.setattr(servings, "bound_calls", no_plan)
+    monkeypatch.setattr(catalog, "bound_calls", no_plan)
     with open_shop(threads=1) as shop, pytest.raises(ReadModelRefused) as refused:
         shop.serve(ReadModel("mine", "order_id", "SELECT order_id, 1234567 AS n FROM order_events"))
     assert str(refused.value) == (

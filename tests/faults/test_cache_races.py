@@ -12,6 +12,7 @@ from support.queries import outcomes, shop_with
 
 from cqrs_lab import Lab, Query, ReadModel
 from cqrs_lab.shop import OrderDetails, OrderPaid, OrderPlaced, order_summary
+from cqrs_lab.store.move import Move
 
 
 def test_a_move_that_is_rolled_back_leaves_the_cache_in_use():
@@ -28,7 +29,7 @@ def test_a_move_that_is_rolled_back_leaves_the_cache_in_use():
         query = OrderDetails(order_id="o-1")
         assert [lab.ask(query)["paid"] for _ in range(2)] == [Decimal(999)] * 2
         assert outcomes(lab) == ["done", "cached"]
-        assert not +lab._servings.caches._open
+        assert not +lab._catalog.memory.answers._open
 
 
 def test_an_answer_made_of_old_rows_is_not_kept():
@@ -67,7 +68,7 @@ def test_no_answer_is_kept_while_rows_move(mode, monkeypatch):
         lab.send(place())
         served = lab.serve(order_summary, mode=mode)
         query = OrderDetails(order_id="o-1")
-        real, seen = lab._servings.write_checkpoint, []
+        real, seen = Move.write_checkpoint, []
 
         def while_moving(*given: Any) -> Any:  # after the rows are written, before they are committed
             reader = threading.Thread(target=lambda: seen.append(lab.ask(query)["status"]))
@@ -76,7 +77,7 @@ def test_no_answer_is_kept_while_rows_move(mode, monkeypatch):
             return real(*given)
 
         assert lab.ask(query)["status"] == "PENDING"
-        monkeypatch.setattr(lab._servings, "write_checkpoint", while_moving)
+        monkeypatch.setattr(Move, "write_checkpoint", while_moving)
         lab.send(pay())
         served.catch_up()
         assert set(seen) == {"PENDING"}

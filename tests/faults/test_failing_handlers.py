@@ -14,6 +14,7 @@ from support.handlers import POISONED, counting, paid, sending
 
 from cqrs_lab import Lab, Projection, open_shop
 from cqrs_lab.errors import NotYet, ProjectionFailed
+from cqrs_lab.read.served import reach
 from cqrs_lab.shop import OrderPaid, OrderPlaced, order_summary
 
 
@@ -33,7 +34,7 @@ def test_a_failing_event_stops_it_and_keeps_what_came_before(chunk: int) -> None
         assert lag["counts"][0] == "stopped"
         assert "cannot ship" in lag["counts"][1]
         with pytest.raises(ProjectionFailed):
-            lab._servings.running.reach(served.model, 4, 0.1)
+            reach(lab._servings.running, served.model, 4, 0.1)
         assert served.catch_up(to=2) == 2
 
 
@@ -75,7 +76,7 @@ import os, signal, sys
 from support.handlers import *
 from support import append
 from cqrs_lab import open_shop
-from cqrs_lab.read.servings import Servings
+from cqrs_lab.store.move import Move
 made = counting(chunk=3)
 sent = Projection("sent", side_effect=True, chunk=2)
 @sent.on(OrderPaid)
@@ -85,7 +86,7 @@ def _(recorded, rows):
 with open_shop(sys.argv[1]) as lab:
     served = lab.serve(sent if sys.argv[2] == "sent" else made)
     append(lab, [paid(f"o-{number % 2}") for number in range(8)])
-    write, calls = Servings.write_checkpoint, []
+    write, calls = Move.write_checkpoint, []
     def dying(*args):
         calls.append(args)
         if len(calls) == 3 and sys.argv[3] == "before":
@@ -94,7 +95,7 @@ with open_shop(sys.argv[1]) as lab:
         if len(calls) == 3 and sys.argv[3] == "after":
             os.kill(os.getpid(), signal.SIGKILL)
         return written
-    Servings.write_checkpoint = dying
+    Move.write_checkpoint = dying
     served.catch_up()
 """
 
@@ -193,5 +194,5 @@ def test_a_position_that_it_cannot_reach_is_said() -> None:
         served = lab.serve(counting(), mode="background")
         append(lab, POISONED)
         with pytest.raises(NotYet, match="cannot ship") as late:
-            lab._servings.running.reach(served.model, 4, 0.5)
+            reach(lab._servings.running, served.model, 4, 0.5)
         assert late.value.position == 2

@@ -28,7 +28,7 @@ from cqrs_lab.write.event_store import EventStore
         ("DELETE FROM", "after", []),
         ("COMMIT", "before", []),
         ("COMMIT", "after", [7]),
-        ("CREATE TABLE", "before", []),
+        ("CREATE OR REPLACE TABLE", "before", []),
         ("DROP TABLE", "after", []),
         ("FORCE CHECKPOINT", "before", [7]),
         ("FORCE CHECKPOINT", "after", [7]),

@@ -12,7 +12,7 @@ from support.servings import assert_whole, fragile, lag, mended
 
 from cqrs_lab import open_shop
 from cqrs_lab.read import runner as running
-from cqrs_lab.read.moving import Stored
+from cqrs_lab.read.mover import Stored
 from cqrs_lab.read.runner import Running
 from cqrs_lab.shop import CancelOrder, OrderDetails, daily_orders, order_summary
 from cqrs_lab.store.followers import pause_after
@@ -92,7 +92,7 @@ def test_a_failing_background_model_is_retried_ever_later_and_then_left_alone(mo
     real = Stored.forward
 
     def forward(stored: Stored, end: int) -> int:
-        if stored.model == fragile and stored._side.log.head > 1:
+        if stored.model == fragile and stored._catalog.log.head > 1:
             tried.append(len(paused))
         return real(stored, end)
 

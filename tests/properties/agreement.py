@@ -121,6 +121,7 @@ class _Run:
         self.seconds = itertools.count()
         self.ids = itertools.count(1)
         self.lab: Lab
+        self.other: Lab | None = None
 
     # -- what is asked ---------------------------------------------------------------------------------------------
 
@@ -128,7 +129,11 @@ class _Run:
         with self.due("open", ""):
             with self.opened() as self.lab:
                 self.declare()
-                self.live()
+                if self.case.hazard == "reopened store":  # another domain, over the same file at once
+                    with self.opened([self.models[name] for name in self.known()]) as self.other:
+                        self.live()
+                else:
+                    self.live()
             if self.case.is_file and len(self.models) and not self.found.disagreements:
                 self.open_again()
         self.found.moved = len(self.moved)
@@ -163,9 +168,14 @@ class _Run:
         for number, step in enumerate(self.case.steps):
             if number == self.case.born:
                 self.serve()
-            self.append(step)
+            by_other = self.other is not None and number % 2 == 1
+            self.append(step, self.other if by_other else None)
+            if by_other:
+                self.move_by_other()
             if number >= self.case.born:
                 self.move(step)
+                if self.other is not None and not by_other:
+                    self.move_by_other()
             self.look(step, is_served=number >= self.case.born)
         if self.case.born >= len(self.case.steps):
             self.serve()
@@ -209,6 +219,16 @@ class _Run:
                     self.lab.serve(self.models[names[number]]).catch_up()
         with self.due("catch up", ""):
             self.lab.catch_up()
+
+    def move_by_other(self) -> None:
+        """Have the other domain move what it knows, which others are built on that it does not know."""
+        assert self.other is not None
+        with self.due("other domain", ""):
+            self.other.catch_up()
+
+    def known(self) -> list[str]:
+        """The read models that the other domain knows, in order."""
+        return self.closed([self.case.models[number].name for number in self.case.known])
 
     def look(self, step: Step | None, *, is_served: bool = True, when: str = "") -> None:
         """Hold every serving against the view."""
@@ -287,8 +307,7 @@ class _Run:
         """Another domain opens the store, appends and moves what it knows; then the first one opens it again."""
         case = self.case
         if case.hazard == "reopened store":
-            chosen = [case.models[number].name for number in case.known]
-            strange = [self.models[name] for name in self.closed(chosen)]
+            strange = [self.models[name] for name in self.known()]
         elif case.hazard == "case of names":
             strange = [
                 ReadModel(name.swapcase(), model.key, self.specs[name].sql) for name, model in self.models.items()

@@ -96,7 +96,7 @@ def test_every_serving_agrees_for_random_histories_and_cuts(model, history, cuts
     """View, materialized after refresh, projection after catch-up in random cuts, and as of the head are equal."""
     with open_shop() as lab:
         for other in RECOMPUTED:
-            lab._servings.declare(other)
+            lab._catalog.declare(other)
         append(lab, history[: len(history) // 3])
         view, kept = lab.serve(model, as_="view"), lab.serve(model, as_="materialized")
         moved = lab.serve(model, as_="projection")
@@ -116,7 +116,7 @@ def test_every_serving_agrees_for_random_histories_and_cuts(model, history, cuts
         past = min(at, lab.head)
         with open_shop() as young:
             for other in RECOMPUTED:
-                young._servings.declare(other)
+                young._catalog.declare(other)
             append(young, history[:past])
             fresh = young.serve(model, as_="view")
             assert lab.as_of(position=past).rows(model).fetchall() == fresh.rows().fetchall()
@@ -127,7 +127,7 @@ def lab():
     """A shop without events that knows the read models."""
     with open_shop() as shop:
         for model in RECOMPUTED:
-            shop._servings.declare(model)
+            shop._catalog.declare(model)
         yield shop
 
 

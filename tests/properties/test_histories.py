@@ -64,7 +64,7 @@ def known(lab: Lab) -> None:
     """Make all read models known."""
     declared(lab)
     for model in (everything, sold, numbered):
-        lab._servings.declare(model)
+        lab._catalog.declare(model)
 
 
 def by_hand(lab: Lab, model: ReadModel) -> dict[tuple[Any, ...], list[tuple[int, dict[str, Any] | None, list[str]]]]:
@@ -76,7 +76,7 @@ def by_hand(lab: Lab, model: ReadModel) -> dict[tuple[Any, ...], list[tuple[int,
         for key in before.keys() | after.keys():
             old, new = before.get(key), after.get(key)
             if old != new and None not in key:
-                columns = lab._servings.columns(model)
+                columns = lab._catalog.columns(model)
                 changed = [c for c in columns if (old or {}).get(c) != (new or {}).get(c)]
                 told.setdefault(key, []).append((position, new, changed))
     return told
@@ -88,7 +88,7 @@ def check_history(lab: Lab, model: ReadModel) -> None:
         rows = lab.history(model, *key).dicts()
         assert [row["position"] for row in rows] == [position for position, _, _ in expected], key
         for row, (_, after, changed) in zip(rows, expected, strict=True):
-            columns = lab._servings.columns(model)
+            columns = lab._catalog.columns(model)
             assert {c: row[c] for c in columns} == (after or dict.fromkeys(columns))
             assert row["changed"] == changed
 
@@ -120,7 +120,7 @@ def test_every_way_to_combine_has_a_running_one():
     """What merges can be followed event by event, whatever is added to merge's list."""
     assert set(RUNNING) == set(COMBINE.values())
     with open_shop() as lab:
-        assert all(isinstance(lab._servings.plan(lab._servings.find(m)), Merge) for m in (*MERGING,))
+        assert all(isinstance(lab._catalog.plan(lab._catalog.find(m)), Merge) for m in (*MERGING,))
 
 
 @given(history=st.lists(facts, max_size=3), data=st.data())
@@ -186,5 +186,5 @@ def assert_kept(lab: Lab, positions: Iterable[int]) -> None:
     """Compare every read model that is served as of some positions with its fold."""
     for model in {served.model.name: served.model for served in lab._servings.served()}.values():
         for position in positions:
-            fold = model.expanded(lab._servings.models, lab._servings.window(0, position))
+            fold = model.expanded(lab._catalog.models, lab._catalog.window(0, position))
             assert_same(lab, lab.as_of(position=position)._text(model), fold)

@@ -189,7 +189,7 @@ def test_random_layers_agree(models: list[ReadModel], history: list[Any], data: 
     """Whatever is built on what, view, table, projection and as of agree at every cut, and with a fresh store."""
     with open_shop(threads=1) as lab:
         for model in models:
-            lab._servings.declare(model)
+            lab._catalog.declare(model)
         past = 0
         for part in history:
             append(lab, part)
@@ -205,7 +205,7 @@ def test_random_layers_agree(models: list[ReadModel], history: list[Any], data: 
         with open_shop(threads=1) as young:
             append(young, history[0])
             for model in models:
-                young._servings.declare(model)
+                young._catalog.declare(model)
                 view = lab.serve(model, "view")._select()
                 assert_same(lab, lab.serve(model)._select(), view)
                 assert_same(lab, lab.serve(model, "materialized")._select(), view)

@@ -25,7 +25,7 @@ def test_a_twin_in_python_agrees_with_the_select(
     history: list[Any], cuts: list[int], chunk: int, remembered: int
 ) -> None:
     """For random histories, cuts and chunks the rows are those of the SELECT at that position, and after a rebuild."""
-    with open_shop() as lab, mock.patch("cqrs_lab.read.projection._REMEMBERED", remembered):
+    with open_shop() as lab, mock.patch("cqrs_lab.read.handled._REMEMBERED", remembered):
         served = lab.serve(twin(chunk))
         columns = ", ".join(served._columns)
         facts = ReadModel("facts", "order_id", f"SELECT {columns} FROM order_facts")

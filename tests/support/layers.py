@@ -64,4 +64,4 @@ MODELS = (contacts, listed, unnamed, waiting, by_day, by_state, by_customer, dem
 def declared(lab: Lab) -> None:
     """Make the read models known, each after those it is built on."""
     for model in MODELS:
-        lab._servings.declare(model)
+        lab._catalog.declare(model)

@@ -34,5 +34,5 @@ def assert_whole(lab: Lab, *models: ReadModel) -> None:
     for model in models:
         served = lab.serve(model)
         assert served.position == lab.head
-        text = f"SELECT * FROM ({model.expanded(lab._servings.models, lab._log.source)})"
+        text = f"SELECT * FROM ({model.expanded(lab._catalog.models, lab._log.source)})"
         assert_same(lab, served._select(), text)

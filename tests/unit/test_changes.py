@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from cqrs_lab.read.cache import Changed
+from cqrs_lab.store.answers import _Changed as Changed
 
 
 @pytest.mark.parametrize(
