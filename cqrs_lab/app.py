@@ -27,7 +27,9 @@ from cqrs_lab.read.queries import QueryBus, QueryMiddleware
 from cqrs_lab.read.served import Served, reach
 from cqrs_lab.read.servings import Servings
 from cqrs_lab.read.table import ServedAs
-from cqrs_lab.store.database import MEMORY, Database
+from cqrs_lab.store.connect import MEMORY
+from cqrs_lab.store.copies import copy_to
+from cqrs_lab.store.database import Database
 from cqrs_lab.store.dead_letters import DeadLetters, OnError
 from cqrs_lab.store.followers import Follower
 from cqrs_lab.store.log import Log
@@ -265,7 +267,7 @@ class Lab:
         Raises:
             StoreError: there is something at that path already, or it cannot be written.
         """
-        self._log.database.copy_to(path)
+        copy_to(self._log.database, path)
 
     def append_table(self, category: str, table: Table) -> int:
         """Append a table of events, in its own order: all of them, or none.

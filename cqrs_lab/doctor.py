@@ -28,7 +28,8 @@ from cqrs_lab.sql.names import TABLES, quote
 from cqrs_lab.store.categories import Category
 from cqrs_lab.store.database import Database
 from cqrs_lab.store.dead_letters import DeadLetters
-from cqrs_lab.store.log import FORMAT, Log
+from cqrs_lab.store.log import Log
+from cqrs_lab.store.tables import FORMAT
 
 FIRST_NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "00_start_here.ipynb"
 

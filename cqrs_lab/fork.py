@@ -19,7 +19,8 @@ from cqrs_lab.sql.names import names_events, quote
 from cqrs_lab.store.categories import Category, naive
 from cqrs_lab.store.database import Database
 from cqrs_lab.store.log import Log
-from cqrs_lab.write.event_store import Context, EventStore
+from cqrs_lab.write.batch import Context
+from cqrs_lab.write.event_store import EventStore
 
 Drop: TypeAlias = "Callable[[dict[str, Any]], bool] | Collection[int | str | type[Event]]"
 """Which events to leave out: a predicate of one as a dict, or positions, streams and types."""

@@ -29,8 +29,8 @@ from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.messages import Command, Event, Id, Money, Recorded, Value, utc
 from cqrs_lab.read.table import WAYS
 from cqrs_lab.sql.places import Place
+from cqrs_lab.write.batch import Context
 from cqrs_lab.write.decider import Decider
-from cqrs_lab.write.event_store import Context
 
 START = datetime(2025, 1, 1, tzinfo=UTC)  # when the first given event occurs; the others follow a minute apart
 THREADS = 4

@@ -16,8 +16,8 @@ from cqrs_lab.errors import DeclarationError, ProjectionFailed, RebuildNeeded, S
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.messages import Recorded
 from cqrs_lab.read.catalog import Catalog
-from cqrs_lab.read.mover import Check, Stored, Tell
 from cqrs_lab.read.projection import Key, Projection
+from cqrs_lab.read.stored import Check, Stored, Tell
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.categories import Category, aware_value
 from cqrs_lab.store.database import Database

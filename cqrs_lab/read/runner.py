@@ -11,19 +11,18 @@ from __future__ import annotations
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import cast
 
-from cqrs_lab.errors import CqrsLabError, NotServed, ProjectionFailed, RebuildRefused, StoreClosed
+from cqrs_lab.errors import CqrsLabError, ProjectionFailed, RebuildRefused, StoreClosed
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.handled import Handled, stored_of
 from cqrs_lab.read.kept import follow, remake
-from cqrs_lab.read.mover import Check, Stored, Tell
 from cqrs_lab.read.projection import Projection
+from cqrs_lab.read.stored import Check, Stored, Tell
 from cqrs_lab.read.table import STORED
 from cqrs_lab.store.followers import Runner, pause_after
 from cqrs_lab.store.move import SERVINGS, Move, moving
@@ -379,25 +378,3 @@ class Running:
         """Stop the thread and wait for it."""
         if self.runner is not None:
             self.runner.stop()
-
-
-def mode_of(mode: str | None, as_: str, refresh_every: int | timedelta | None) -> str | None:
-    """Return a mode as it is stored, None to leave it as it is.
-
-    Raises:
-        NotServed: there is no such mode, or not for this way of serving.
-    """
-    if refresh_every is not None:
-        if as_ != "materialized":
-            raise NotServed("refresh_every is for materialized tables; a projection has mode='background'")
-        seconds = refresh_every.total_seconds() if isinstance(refresh_every, timedelta) else None
-        amount = refresh_every if seconds is None else seconds
-        if mode is not None:
-            raise NotServed(f"refresh_every says how the table moves; leave mode={mode!r} out")
-        if isinstance(amount, bool) or not isinstance(amount, int if seconds is None else float) or amount <= 0:
-            raise NotServed(f"refresh_every={refresh_every!r} is neither a number of events nor a time above 0")
-        return f"every {amount} events" if seconds is None else f"every {seconds:g} seconds"
-    allowed: Iterable[str] = ("manual", "inline", "background") if as_ == "projection" else ("manual",)
-    if mode is not None and mode not in allowed:
-        raise NotServed(f"a {as_} moves in the mode {', '.join(allowed)}, not {mode!r}")
-    return mode

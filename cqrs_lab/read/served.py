@@ -19,9 +19,9 @@ from cqrs_lab.errors import NotServed, NotYet, ProjectionFailed, RebuildNeeded, 
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.read.explain import Explanation, explain
 from cqrs_lab.read.handled import stored_of
-from cqrs_lab.read.mover import Check, Tell
 from cqrs_lab.read.projection import Projection
 from cqrs_lab.read.runner import Failure, Running
+from cqrs_lab.read.stored import Check, Tell
 from cqrs_lab.read.table import WAYS, ServedAs
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.categories import as_stored, aware_value

@@ -14,9 +14,9 @@ from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.kept import keep, remade
 from cqrs_lab.read.projection import Projection
-from cqrs_lab.read.runner import Running, mode_of
+from cqrs_lab.read.runner import Running
 from cqrs_lab.read.served import Served, standing
-from cqrs_lab.read.table import STORED, WAYS, ServedAs, drop_unfinished
+from cqrs_lab.read.table import STORED, WAYS, ServedAs, drop_unfinished, mode_of
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.dead_letters import OnError
 from cqrs_lab.store.followers import Follower, lag

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Literal, get_args
 
-from cqrs_lab.errors import ConstraintViolated, ProjectionFailed, QueryFailed
+from cqrs_lab.errors import ConstraintViolated, NotServed, ProjectionFailed, QueryFailed
 from cqrs_lab.ivm.merge import Merge
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.ivm.reading import Use
@@ -25,6 +26,28 @@ WAYS: tuple[ServedAs, ...] = get_args(ServedAs)
 """The ways to serve a read model."""
 STORED: tuple[ServedAs, ...] = ("materialized", "projection")
 """Those of them that keep rows."""
+
+
+def mode_of(mode: str | None, as_: str, refresh_every: int | timedelta | None) -> str | None:
+    """Return a mode as it is stored, None to leave it as it is.
+
+    Raises:
+        NotServed: there is no such mode, or not for this way of serving.
+    """
+    if refresh_every is not None:
+        if as_ != "materialized":
+            raise NotServed("refresh_every is for materialized tables; a projection has mode='background'")
+        seconds = refresh_every.total_seconds() if isinstance(refresh_every, timedelta) else None
+        amount = refresh_every if seconds is None else seconds
+        if mode is not None:
+            raise NotServed(f"refresh_every says how the table moves; leave mode={mode!r} out")
+        if isinstance(amount, bool) or not isinstance(amount, int if seconds is None else float) or amount <= 0:
+            raise NotServed(f"refresh_every={refresh_every!r} is neither a number of events nor a time above 0")
+        return f"every {amount} events" if seconds is None else f"every {seconds:g} seconds"
+    allowed: Iterable[str] = ("manual", "inline", "background") if as_ == "projection" else ("manual",)
+    if mode is not None and mode not in allowed:
+        raise NotServed(f"a {as_} moves in the mode {', '.join(allowed)}, not {mode!r}")
+    return mode
 
 
 def check_keys(database: Database, model: ReadModel, table: str, *, only_nulls: bool = False) -> None:

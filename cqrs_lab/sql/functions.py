@@ -2,7 +2,7 @@
 
 Owns the judgement, and asks no database. DuckDB's catalogue is not enough: it calls `age(t)`, `version()` and
 `current_schema()` stable, although they depend on the day or the session, and an overload of `-` for times with a zone
-unstable, although the time zone is pinned when a store is opened (`cqrs_lab.store.database.PINNED`). A function that is
+unstable, although the time zone is pinned when a store is opened (`cqrs_lab.store.connect.PINNED`). A function that is
 not listed is refused by name, so somebody looks at what a new DuckDB brings before a read model trusts it.
 """
 

@@ -14,13 +14,11 @@ can come late, so it is handed on (see `cqrs_lab.store.interrupts`).
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 import duckdb
@@ -28,47 +26,23 @@ import pyarrow as pa
 from cachetools import LRUCache
 
 from cqrs_lab.errors import (
-    ConstraintViolated,
-    NotAStore,
     QueryFailed,
     ReadOnlyStore,
     StoreClosed,
-    StoreCorrupt,
     StoreError,
-    StoreFull,
     StoreInUse,
-    StoreLocked,
     StoreMissing,
     TransactionAborted,
 )
-from cqrs_lab.sql.names import literal, quote
-from cqrs_lab.store import wal
+from cqrs_lab.sql.names import quote
+from cqrs_lab.store.connect import MEMORY, connect
+from cqrs_lab.store.driver_errors import translated
+from cqrs_lab.store.files import real_path
 from cqrs_lab.store.interrupts import stoppable
 
-MEMORY = ":memory:"
-# Settings that change what a SELECT means. They are set whenever a store is opened, whatever the machine or a program
-# beside us says, so that days, orders and quotients do not depend on where the reader sits. 5 ms together.
-PINNED = {
-    "TimeZone": "UTC",
-    "Calendar": "gregorian",
-    "default_collation": "",
-    "default_null_order": "NULLS_LAST",
-    "default_order": "ASC",
-    "disable_timestamptz_casts": "false",
-    "dialect_compatibility_mode": "NONE",
-    "ieee_floating_point_ops": "true",
-    "integer_division": "false",
-    "order_by_non_integer_literal": "false",
-    "preserve_identifier_case": "preserve_case",
-    "preserve_insertion_order": "true",
-    "scalar_subquery_error_on_multiple_rows": "true",
-}
-_MAGIC_AT, _MAGIC = 8, b"DUCK"  # every DuckDB file carries these bytes after the header's checksum
 _MOST_THREADS = 1024  # a number that the system does not have ends the process
 _GLANCE = 0.1  # seconds between two looks at how far a statement is
 _PATIENCE = 5.0  # seconds that close() gives an interrupted statement of another thread to end
-# What the driver says when bytes of a file are not what it wrote.
-_DAMAGE = re.compile(r"corrupt|checksum|deserializ|could not read|not a valid duckdb|replaying wal", re.IGNORECASE)
 
 Row = tuple[Any, ...]
 T = TypeVar("T")
@@ -106,7 +80,7 @@ class Database:
         self._users = 0
         self._written = False
         self._local = threading.local()
-        self._root: duckdb.DuckDBPyConnection | None = _connect(path, read_only, threads)
+        self._root: duckdb.DuckDBPyConnection | None = connect(path, read_only, threads)
         self.companions: dict[str, object] = {}  # what others keep as long as the file is open here
         self.catalog: str = self.execute("SELECT current_database()")[0][0]
 
@@ -135,7 +109,7 @@ class Database:
             database = cls(MEMORY, read_only=False, threads=threads)
             database._users = 1
             return database
-        real = _real_path(path)
+        real = real_path(path)
         with cls._registry_lock:
             database = cls._find(real) or cls(real, read_only=read_only, threads=threads)
             if database.read_only != read_only:
@@ -245,36 +219,6 @@ class Database:
         """Fold the write-ahead log into the file, so that it no longer holds what was deleted since."""
         if self.path != MEMORY:
             self.execute("FORCE CHECKPOINT")
-
-    def copy_to(self, path: str | os.PathLike[str]) -> None:
-        """Write a copy of the database, as it is at one moment, to a new file.
-
-        Raises:
-            StoreError: there is something at that path already, or it cannot be written; nothing is left behind.
-        """
-        target = Path(_real_path(path))
-        if target.exists():
-            raise StoreError(f"{target} is there already; a copy goes to a new file")
-        if not target.parent.is_dir():
-            raise StoreMissing(f"the folder {target.parent} does not exist; make it first")
-        with self.lock(f"copy to {target}"):
-            # Under another name until it is whole: whoever finds a copy under its own name can rely on it.
-            part = target.with_name(f".{target.name}.unfinished-copy")
-            try:
-                self._copy(part)
-                part.replace(target)
-            finally:
-                _remove(part)
-
-    def _copy(self, part: Path) -> None:
-        _remove(part)  # what a copy left that was killed
-        name = f"copy_{threading.get_ident()}"
-        self.execute(f"ATTACH {literal(str(part))} AS {quote(name)} (READ_WRITE)")  # also where the store is read-only
-        try:
-            self.execute(f"COPY FROM DATABASE {quote(self.catalog)} TO {quote(name)}")
-            self.execute(f"CHECKPOINT {quote(name)}")
-        finally:
-            self.execute(f"DETACH {quote(name)}")
 
     @contextmanager
     def registered(self, table: pa.Table, name: str) -> Iterator[str]:
@@ -417,7 +361,7 @@ class Database:
         with cursor.busy:
             try:
                 self._connection()
-                with _translated(sql), stoppable(cursor.interrupt):
+                with translated(sql), stoppable(cursor.interrupt):
                     return call(cursor.connection)
             except BaseException as error:
                 if self._root is None and not isinstance(error, StoreClosed):
@@ -436,148 +380,3 @@ def _fetch_arrow(cursor: duckdb.DuckDBPyConnection, sql: str, params: Sequence[A
     relation = cursor.sql(sql, params=list(params)) if params else cursor.sql(sql)
     table: pa.Table = relation.to_arrow_table()
     return table
-
-
-def _remove(file: Path) -> None:
-    for left in (file, *wal.logs_of(file)):
-        left.unlink(missing_ok=True)
-
-
-def _real_path(path: str | os.PathLike[str]) -> str:
-    try:
-        return os.path.realpath(path)
-    except (OSError, ValueError) as error:
-        raise StoreMissing(f"{str(path)!r} cannot be the path of a file: {error}") from error
-
-
-def _connect(path: str, read_only: bool, threads: int) -> duckdb.DuckDBPyConnection:
-    if path != MEMORY:
-        try:
-            _check_files(Path(path), read_only)
-        except OSError as error:
-            raise StoreError(f"{path} cannot be opened: {error.strerror or error}") from error
-    root = None
-    try:
-        with _translated(f"open {path}"):
-            root = duckdb.connect(path, read_only=read_only, config={"threads": threads})
-            for setting, value in PINNED.items():
-                root.execute(f"SET GLOBAL {setting} = {literal(value)}").fetchall()
-            # Closing would change the bytes of a file that was only looked at, and that may be somebody else's.
-            root.execute("PRAGMA disable_checkpoint_on_shutdown").fetchall()
-            return root
-    except BaseException as error:
-        if root is not None:
-            root.close()
-        # Whatever else goes wrong in here comes from the bytes of the files, in whatever class of error.
-        if isinstance(error, (StoreLocked, StoreFull, StoreInUse)) or not isinstance(error, Exception):
-            raise
-        if "Permission denied" in str(error) or "Read-only file system" in str(error):
-            raise StoreError(
-                f"{path} cannot be opened: this user may not {'read' if read_only else 'write'} it"
-            ) from error
-        raise StoreCorrupt(_damaged(path, _said(error.__cause__ or error))) from error
-
-
-def _damaged(what: str, reason: str) -> str:
-    return (
-        f"{what} cannot be opened: {reason}. The files were left as they are. Work on a copy of them, "
-        "or restore a backup"
-    )
-
-
-def _check_files(file: Path, read_only: bool) -> None:
-    """Refuse files that DuckDB would take for empty, or would overwrite."""
-    log = wal.logs_of(file)[0]
-    if file.is_dir():
-        raise NotAStore(f"{file} is a folder; give the path of a file, such as {file / 'shop.duckdb'}")
-    if not file.exists():
-        for log in wal.logs_of(file):
-            if log.exists():
-                raise StoreCorrupt(
-                    f"{file} is missing while its log {log.name} is there; opening would throw away what the log "
-                    "holds. Put the database file back, or move the log away to start a new store"
-                )
-        if read_only:
-            raise StoreMissing(f"{file} does not exist; a read-only store must be there already")
-        if not file.parent.is_dir():
-            raise StoreMissing(f"the folder {file.parent} does not exist; make it first")
-        return
-    with file.open("rb") as stream:
-        head = stream.read(_MAGIC_AT + len(_MAGIC))
-    if not head:
-        raise StoreCorrupt(f"{file} has no bytes; delete it to start a new store, or restore a backup")
-    if head[_MAGIC_AT:] != _MAGIC:
-        raise NotAStore(f"{file} is not a DuckDB file; it was left as it is. Choose another path")
-    damage = wal.damage(file)
-    if damage is not None:
-        raise StoreCorrupt(_damaged(str(file), damage))
-
-
-@contextmanager
-def _translated(sql: str) -> Iterator[None]:
-    """Turn the driver's errors into ours, once, where the driver is called."""
-    try:
-        yield
-    except duckdb.Error as error:
-        _raise_ours(error, sql)
-    except RuntimeError as error:
-        if "interrupted" in str(error).lower():
-            raise _interrupted(sql) from None
-        raise
-
-
-def _interrupted(sql: str) -> KeyboardInterrupt:
-    if sql == "COMMIT":
-        return KeyboardInterrupt("interrupted while committing: the transaction was stored whole, or not at all")
-    return KeyboardInterrupt("the query was interrupted; nothing of it was stored")
-
-
-def _said(error: BaseException) -> str:
-    """What the driver says, without the trace of its own code and its advice to its authors."""
-    said = str(error).strip()
-    for noise in ("\n\nStack Trace", "\nStack Trace", "\nThis error signals an assertion failure"):
-        said = said.split(noise)[0]
-    return " ".join(said.split())[:500].rstrip(".")
-
-
-def _raise_ours(error: duckdb.Error, sql: str) -> NoReturn:
-    said = _said(error)
-    # Ctrl-C inside a call back into Python, such as for the schema of a registered table, comes as another error.
-    in_python = isinstance(error, duckdb.InvalidInputException) and "failed: KeyboardInterrupt" in said
-    if isinstance(error, duckdb.InterruptException) or in_python:
-        raise _interrupted(sql) from None
-    if "Could not set lock on file" in said:
-        holder = re.search(r"PID (\d+)", said)
-        path = re.search(r'on file "([^"]+)"', said)
-        raise StoreLocked(path[1] if path else "the file", int(holder[1]) if holder else None) from error
-    if isinstance(error, duckdb.ConnectionException) and "different configuration" in said:
-        raise StoreInUse(f"{sql}: the file is open in this process outside of cqrs_lab; close it there") from error
-    if "read-only mode" in said:
-        raise ReadOnlyStore("the store is open read-only; open it without read_only=True to write") from error
-    if isinstance(error, duckdb.ConstraintException) or "constraint violation" in said:
-        raise ConstraintViolated(f"{said}; the transaction was rolled back and nothing of it was stored") from error
-    if "onflict" in said and isinstance(error, duckdb.TransactionException):
-        raise ConstraintViolated(f"{said}; another transaction was first, nothing of this one was stored") from error
-    full = isinstance(error, duckdb.OutOfMemoryException) or "No space left" in said
-    if "has been invalidated" in said:
-        first = said.split("Original error:")[-1].strip(' "')
-        kind = StoreFull if full else StoreError
-        raise kind(
-            f"an earlier failure stopped the store: {first}. {'Make room, then close' if full else 'Close'} it and "
-            "open it again; acknowledged appends are kept"
-        ) from error
-    if full:
-        raise StoreFull(
-            f"{said}. This was not acknowledged; make room, then open the store again: what was acknowledged is kept"
-        ) from error
-    # Damage to a block comes as a bare duckdb.Error, all else that breaks a store as one of _BROKEN.
-    if (type(error) is duckdb.Error or isinstance(error, _BROKEN)) and _DAMAGE.search(said):
-        raise StoreCorrupt(
-            f"the files of the store are damaged: {said}. Work on a copy of them, or restore a backup"
-        ) from error
-    if isinstance(error, _BROKEN) and "No files found" not in said:
-        raise StoreError(f"{said}. Close the store and open it again; acknowledged appends are kept") from error
-    raise QueryFailed(f"{said}\nIn: {' '.join(sql.split())[:500]}") from error
-
-
-_BROKEN = (duckdb.FatalException, duckdb.InternalException, duckdb.IOException, duckdb.SerializationException)

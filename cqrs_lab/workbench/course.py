@@ -31,7 +31,7 @@ from cqrs_lab.shop import (
     StockProduct,
 )
 from cqrs_lab.shop.orders import value
-from cqrs_lab.store.database import MEMORY
+from cqrs_lab.store.connect import MEMORY
 from cqrs_lab.store.move import Move
 from cqrs_lab.write.decider import Decider
 from cqrs_lab.write.middleware import Envelope, Middleware, Proceed, Receipt

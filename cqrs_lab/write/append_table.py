@@ -16,7 +16,8 @@ from cqrs_lab.errors import InvalidTable
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.categories import Category, naive
 from cqrs_lab.write import table_rules
-from cqrs_lab.write.event_store import Batch, EventStore
+from cqrs_lab.write.batch import Batch
+from cqrs_lab.write.event_store import EventStore
 
 
 def append_table(store: EventStore, category: Category, table: table_rules.Table) -> int:

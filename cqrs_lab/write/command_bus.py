@@ -15,8 +15,9 @@ from uuid import UUID
 from cqrs_lab.errors import ConcurrencyError, CqrsLabError, DeclarationError, InvalidMessage, UnknownCommand
 from cqrs_lab.messages import Command, utc
 from cqrs_lab.write import streams
+from cqrs_lab.write.batch import Batch, Context
 from cqrs_lab.write.decider import Decider, Handler
-from cqrs_lab.write.event_store import Batch, Context, EventStore
+from cqrs_lab.write.event_store import EventStore
 from cqrs_lab.write.group_commit import GroupCommit
 from cqrs_lab.write.middleware import (
     Envelope,

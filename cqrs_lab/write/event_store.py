@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -24,89 +23,9 @@ from cqrs_lab.sql.names import quote
 from cqrs_lab.store.categories import Category, naive
 from cqrs_lab.store.log import Log
 from cqrs_lab.store.move import moving
+from cqrs_lab.write.batch import Batch, Context, Remembered, Seen, add_command, add_event
 
 _FEW = 16  # rows up to which values in the statement cost less than a table registered for it
-
-
-@dataclass(frozen=True, kw_only=True)
-class Context:
-    """Where appended events come from.
-
-    Attributes:
-        occurred_at: when they happened, aware; the clock's time when None.
-        correlation_id: the story they belong to.
-        causation_id: what led to them.
-        command_id: the command that led to them, remembered so that it is not carried out twice.
-        command: name of the command's type.
-        digest: what the command said, to tell a repetition from another command under the same id.
-    """
-
-    occurred_at: datetime | None = None
-    correlation_id: str | None = None
-    causation_id: str | None = None
-    command_id: str | None = None
-    command: str = ""
-    digest: str = ""
-
-
-@dataclass(frozen=True)
-class Remembered:
-    """A command that was carried out: what it said, and where its events are (None: it led to none).
-
-    Attributes:
-        recorded: its events, while they are part of a batch that is not stored yet.
-    """
-
-    digest: str
-    stream_no: int | None
-    first: int | None
-    last: int | None
-    recorded: tuple[Recorded, ...] | None = None
-
-
-Seen = tuple[int | None, int]
-"""A stream's number (None: there is no such stream) and version."""
-
-
-@dataclass
-class Batch:
-    """One append in the making: the numbers given out so far, and the rows to store with it.
-
-    Attributes:
-        recorded_at: when the store learns of the events, aware.
-        position: the last position given out.
-        stream_no: the last stream number given out.
-        streams: the streams written to, as they will be.
-        before: the versions that they were at.
-        rows: table -> its new rows, column -> value.
-        versions: category -> the (type, schema_version) of the new events.
-        commands: what is known of command ids: None for one that is new.
-        loaded: stream -> what its events so far fold to, for whoever decides on it.
-    """
-
-    recorded_at: datetime
-    position: int
-    stream_no: int
-    streams: dict[str, Seen] = field(default_factory=dict)
-    before: dict[str, int] = field(default_factory=dict)
-    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    versions: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
-    commands: dict[str, Remembered | None] = field(default_factory=dict)
-    loaded: dict[str, Any] = field(default_factory=dict)
-
-    def new_position(self) -> int:
-        """Return the next position."""
-        self.position += 1
-        return self.position
-
-    def new_stream(self) -> int:
-        """Return the next stream number."""
-        self.stream_no += 1
-        return self.stream_no
-
-    def add(self, table: str, row: dict[str, Any]) -> None:
-        """Keep a row until the batch is stored."""
-        self.rows.setdefault(table, []).append(row)
 
 
 class Beside(Protocol):
@@ -203,12 +122,12 @@ class EventStore:
             for i, event in enumerate(events, start=1)
         ]
         for one in recorded:
-            _add_event(batch, category, number, one)
+            add_event(batch, category, number, one)
         batch.streams[stream] = (number, version + len(recorded))
         batch.before.setdefault(stream, version)
         if context.command_id is not None:
             first, last = (recorded[0].position, recorded[-1].position) if recorded else (None, None)
-            _add_command(batch, context, Remembered(context.digest, number, first, last, tuple(recorded)))
+            add_command(batch, context, Remembered(context.digest, number, first, last, tuple(recorded)))
         return recorded
 
     def seen(self, category: Category, id: str, batch: Batch | None = None) -> Seen:
@@ -387,44 +306,6 @@ class EventStore:
             kinds = self._database.arrow(f"SELECT {names} FROM {quote(table)} LIMIT 0").schema.types
             self._known_types[table, names] = [_writable(kind) for kind in kinds]
         return self._known_types[table, names]
-
-
-def _add_event(batch: Batch, category: Category, number: int | None, recorded: Recorded) -> None:
-    fields = category.encode(recorded.event)
-    personal = {name: fields.pop(name) for name in category.personal & fields.keys()}
-    envelope = {
-        "position": recorded.position,
-        "stream_no": number,
-        "version": recorded.version,
-        "type": recorded.type,
-        "schema_version": recorded.event.schema_version,
-        "event_id": str(recorded.event_id),
-        "correlation_id": recorded.correlation_id,
-        "causation_id": recorded.causation_id,
-        "command_id": recorded.command_id,
-        "occurred_at": naive(recorded.occurred_at),
-        "recorded_at": naive(recorded.recorded_at),
-    }
-    batch.add(category.table, envelope | fields)
-    if any(value is not None for value in personal.values()):
-        batch.add(category.personal_table, {"position": recorded.position, **personal})
-    batch.versions.setdefault(category.name, set()).add((recorded.type, recorded.event.schema_version))
-
-
-def _add_command(batch: Batch, context: Context, done: Remembered) -> None:
-    assert context.command_id is not None
-    batch.commands[context.command_id] = done
-    row = {
-        "command_id": context.command_id,
-        "type": context.command,
-        "digest": context.digest,
-        "stream_no": done.stream_no,
-        "correlation_id": context.correlation_id,
-        "causation_id": context.causation_id,
-        "first_position": done.first,
-        "last_position": done.last,
-    }
-    batch.add("commands", row)
 
 
 def _columns(rows: Iterable[dict[str, Any]]) -> Iterable[str]:

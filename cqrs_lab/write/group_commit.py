@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from cqrs_lab.errors import DeclarationError
-from cqrs_lab.write.event_store import Batch, EventStore
+from cqrs_lab.write.batch import Batch
+from cqrs_lab.write.event_store import EventStore
 from cqrs_lab.write.middleware import Envelope, Proceed, Receipt
 
 _MOST = 1_000  # commands of one commit

@@ -19,8 +19,9 @@ from uuid import UUID
 
 from cqrs_lab.errors import ConcurrencyError, IdempotencyConflict, InvalidMessage, NotAllowed, RuleViolated
 from cqrs_lab.messages import Command, Event, utc
+from cqrs_lab.write.batch import Batch, Remembered, Seen
 from cqrs_lab.write.decider import Handler, Service
-from cqrs_lab.write.event_store import Batch, EventStore, Remembered, Seen
+from cqrs_lab.write.event_store import EventStore
 
 _LOGGER = logging.getLogger("cqrs_lab.commands")
 

@@ -18,8 +18,8 @@ from cachetools import LRUCache
 from cqrs_lab.errors import DeclarationError, NotAllowed, RuleViolated
 from cqrs_lab.messages import Command, Event, Id, Recorded
 from cqrs_lab.store.categories import Category
+from cqrs_lab.write.batch import Context
 from cqrs_lab.write.command_bus import CommandBus
-from cqrs_lab.write.event_store import Context
 from cqrs_lab.write.middleware import digest
 
 

@@ -16,8 +16,8 @@ from pydantic import BaseModel, PydanticUserError, ValidationError
 from cqrs_lab.errors import DeclarationError
 from cqrs_lab.messages import Recorded
 from cqrs_lab.store.log import Log
+from cqrs_lab.write.batch import Batch, Seen
 from cqrs_lab.write.decider import Decider
-from cqrs_lab.write.event_store import Batch, Seen
 
 
 @dataclass

@@ -26,7 +26,8 @@ from cqrs_lab.shop import (
     orders,
 )
 from cqrs_lab.store.log import Log
-from cqrs_lab.write.event_store import Context, EventStore
+from cqrs_lab.write.batch import Context
+from cqrs_lab.write.event_store import EventStore
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 

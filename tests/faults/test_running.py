@@ -12,8 +12,8 @@ from support.servings import assert_whole, fragile, lag, mended
 
 from cqrs_lab import open_shop
 from cqrs_lab.read import runner as running
-from cqrs_lab.read.mover import Stored
 from cqrs_lab.read.runner import Running
+from cqrs_lab.read.stored import Stored
 from cqrs_lab.shop import CancelOrder, OrderDetails, daily_orders, order_summary
 from cqrs_lab.store.followers import pause_after
 

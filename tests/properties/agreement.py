@@ -23,7 +23,7 @@ from cases import Case, Fact, Model, Step, deciders, without
 from cqrs_lab import Domain, Lab, ReadModel
 from cqrs_lab.errors import ReadModelRefused
 from cqrs_lab.store.rows import Rows
-from cqrs_lab.write.event_store import Context
+from cqrs_lab.write.batch import Context
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 _LOOKED_AT = 1  # rows of a read model whose history is asked

@@ -11,7 +11,7 @@ import pyarrow as pa
 from cqrs_lab import Event, Lab
 from cqrs_lab.messages import Recorded
 from cqrs_lab.shop import OrderLine, OrderPlaced, PayOrder, PlaceOrder
-from cqrs_lab.write.event_store import Context
+from cqrs_lab.write.batch import Context
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 

@@ -12,7 +12,8 @@ from cqrs_lab import ReadModel
 from cqrs_lab.errors import QueryFailed, ReadModelRefused
 from cqrs_lab.sql import functions
 from cqrs_lab.sql.bound import Call, bound_calls, bound_reasons
-from cqrs_lab.store.database import MEMORY, PINNED, Database
+from cqrs_lab.store.connect import MEMORY, PINNED
+from cqrs_lab.store.database import Database
 
 LOCK = Path(__file__).parents[2] / "requirements.lock"
 
