@@ -57,8 +57,8 @@ class Ways:
         Args:
             use: the place where they are read.
             changed: the SELECT of its rows that came, went or changed, as they were and as they are.
-            read: what the other places read, as it is now. What they read before needs no look: of the places that
-                changed, the one nearest to the key finds all between as it was.
+            read: what the other places read, as it is now. What they read before is needed as well where several of
+                them change at once; of places that change one after the other, each finds the others as they were.
         """
         steps = self.steps[use.number]
         conditions = [*self.own(use), *(condition for step in steps for condition in step.conditions)]

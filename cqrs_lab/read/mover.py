@@ -164,7 +164,7 @@ class Mover(Table):
         changed = f"{before} UNION ALL BY NAME {after}"
         found, unknown = self._readers()
         for other in found:
-            plan, read = self._catalog.plan(other.model), other.reader(0, other.position)
+            plan, read = self._catalog.plan(other.model), other.reader(0, other.position, {self.model.id: changed})
             for use in plan.uses:
                 if use.name == self.model.id and not isinstance(plan, Recompute):
                     try:

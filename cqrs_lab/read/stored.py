@@ -188,9 +188,10 @@ class Stored(Mover):
         beside = _Beside(self._catalog, self.model, head)
         found_by = ", ".join(map(quote, plan.found_by))
         self._run(f"CREATE OR REPLACE TEMP TABLE {beside.dirty} AS SELECT {found_by} FROM {self.beside} LIMIT 0")
+        changed = {name: f"SELECT * FROM {table}" for name, table in collected.items()}
         for use in plan.uses:
             if use.name in collected:
-                beside.note(plan.keys_of(use, f"SELECT * FROM {collected[use.name]}", beside.reader(0, end)))
+                beside.note(plan.keys_of(use, changed[use.name], beside.reader(0, end, changed)))
         noted = self._run(f"SELECT count(*) FROM {beside.dirty}")[0][0]
         if noted or end > head:
             beside.move(plan, head, end, noted)

@@ -6,7 +6,7 @@ the rule that a key names one row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Literal, get_args
@@ -204,8 +204,13 @@ class Table:
         """
         return int(self._run(f"CREATE OR REPLACE TEMP TABLE {name} AS {select}")[0][0])
 
-    def reader(self, start: int, end: int) -> Callable[[Use], str]:
-        """Return what reads a place of this projection: events between two positions, or the rows of a layer."""
+    def reader(self, start: int, end: int, changed: Mapping[str, str] | None = None) -> Callable[[Use], str]:
+        """Return what reads a place of this projection: events between two positions, or the rows of a layer.
+
+        Args:
+            changed: name of a layer -> the SELECT of rows of it that changed, which are read beside those of now. Two
+                places may have changed together, and the row that each was joined to is then in none of them.
+        """
         plan, window = self._catalog.plan(self.model), self._catalog.window
         fold = plan.fold if isinstance(plan, Merge) else None
 
@@ -218,6 +223,8 @@ class Table:
                 return window(start, end, self.model)(use.name)
             layer = self._catalog.known[use.name]
             columns = ", ".join(map(quote, self._catalog.columns(layer)))
-            return f"SELECT {columns} FROM projection.{quote(layer.name)}"
+            rows = f"SELECT {columns} FROM projection.{quote(layer.name)}"
+            more = (changed or {}).get(use.name)
+            return f"{rows} UNION ALL BY NAME SELECT {columns} FROM ({more})" if more else rows
 
         return read

@@ -269,3 +269,25 @@ def test_an_expression_meets_only_the_rows_that_the_author_lets_it_see(sql):
             put(lab, "b", "b", n=7)
             rows(lab, model)
         assert lab.serve(model).explain().way == "touched keys"
+
+
+def test_two_rows_of_a_layer_that_part_at_once():
+    """A pair of rows of one layer, joined by what both of them lose in one batch, is gone after it."""
+    pairs = ReadModel(
+        "pairs",
+        ("one", "other"),
+        'SELECT x.k AS one, y.k AS other FROM last AS x JOIN last AS y ON y."to" = x."to"',
+        over=(LAST,),
+    )
+    with Lab(domain=domain("a")) as lab:
+        lab.serve(pairs)
+        put(lab, "a", "y", to="here")
+        put(lab, "a", "z", to="here")
+        assert len(rows(lab, pairs)) == 4
+        found = lab.domain.deciders[0]
+        store: EventStore = lab._store
+        with store.together() as batch:
+            for k, to in (("y", "there"), ("z", "away")):
+                store.append(found.log_category, k, [found.events[0](k=k, to=to)], batch=batch)
+        lab.catch_up()
+        assert rows(lab, pairs) == [("y", "y"), ("z", "z")]
