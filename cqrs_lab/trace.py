@@ -17,6 +17,7 @@ import pyarrow as pa
 from cqrs_lab.ivm.merge import Merge
 from cqrs_lab.ivm.plan import Recompute
 from cqrs_lab.ivm.read_model import ReadModel
+from cqrs_lab.ivm.reading import Use
 from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.differences import columns_of
 from cqrs_lab.read.past import Past
@@ -133,17 +134,23 @@ def _touched(catalog: Catalog, model: ReadModel, position: int) -> list[tuple[An
     if isinstance(plan, Merge):
         new = plan.reached(lambda use: catalog.window(position - 1, position)(use.name), lambda _: "", None)
         reached.append(f"SELECT {found_by} FROM ({new}\n)")
+    changed = {name: _changed_rows(catalog, name, position) for name in dict.fromkeys(use.name for use in plan.uses)}
+
+    def read(use: Use) -> str:
+        more = None if use.is_events else changed[use.name]  # of two rows that change at once, neither finds the other
+        return f"{after(use.name)} UNION ALL BY NAME {more}" if more else after(use.name)
+
     for use in plan.uses:
-        changed = _changed_rows(catalog, use.name, position)
-        if changed:
-            reached.append(plan.keys_of(use, changed, lambda use: after(use.name)))
+        rows = changed[use.name]
+        if rows:
+            reached.append(plan.keys_of(use, rows, read))
     if not reached:
         return []
     select = " UNION ".join(f"({one}\n)" for one in reached)
     if len(plan.found_by) < len(model.keys):  # the rows of part of a key
         alike = " AND ".join(f"_a.{quote(name)} IS NOT DISTINCT FROM _r.{quote(name)}" for name in plan.found_by)
-        rows = " UNION ".join(f"SELECT {keys} FROM ({read(model.name.lower())}\n)" for read in (before, after))
-        select = f"SELECT {keys} FROM ({rows}) AS _a WHERE EXISTS (SELECT 1 FROM ({select}\n) AS _r WHERE {alike})"
+        both = " UNION ".join(f"SELECT {keys} FROM ({there(model.name.lower())}\n)" for there in (before, after))
+        select = f"SELECT {keys} FROM ({both}) AS _a WHERE EXISTS (SELECT 1 FROM ({select}\n) AS _r WHERE {alike})"
     return catalog.log.database.execute(f"SELECT DISTINCT {keys} FROM ({select}\n) ORDER BY {keys}")
 
 
