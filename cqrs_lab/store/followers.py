@@ -114,6 +114,8 @@ class Follower:
     def catch_up(self, *, to: int | None = None, attempts: int | None = None) -> int:
         """Hand over what is new, and what that leads to, until the head or a position before it is reached.
 
+        What other writers append meanwhile is left to the next call, or this one would not end while they go on.
+
         Args:
             attempts: how often an event that fails is tried, with pauses that grow; None: 3 times when it is then set
                 aside, once when it is not.
@@ -123,10 +125,14 @@ class Follower:
         """
         told = self.dead.is_told(self.name)
         attempts = self.dead.attempts(self.name, attempts)
+        stories: set[str] = set()
+        end = self.log.head if to is None else min(to, self.log.head)
         with self._lock:
             while True:
                 start = self.position
-                end = self.log.head if to is None else min(to, self.log.head)
+                if end <= start and to is None and stories:
+                    end = self.log.last_of(stories, start)
+                    stories.clear()
                 if end <= start:
                     return start
                 batch = self.log.read_events(self._events, start, end, _CHUNK)
@@ -134,6 +140,8 @@ class Follower:
                 try:
                     for recorded in batch:
                         self._try(recorded, attempts, told)
+                        if recorded.correlation_id is not None:
+                            stories.add(recorded.correlation_id)
                         done = recorded.position
                     done = batch[-1].position if len(batch) == _CHUNK else end
                 finally:

@@ -14,7 +14,7 @@ streams, read models and questions about the past all read through it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain
@@ -333,6 +333,17 @@ class Log:
             for name in self.heads.tables
         ]
         return max((p for p in positions if p is not None), default=0)
+
+    def last_of(self, correlation_ids: Collection[str], after: int) -> int:
+        """Return the position of the last event of some stories after a position, 0 when there is none."""
+        where = "position > ? AND correlation_id IN (SELECT unnest(CAST(? AS VARCHAR[])))"
+        found = (
+            self.database.execute(
+                f"SELECT max(position) FROM {quote(f'{name}_events')} WHERE {where}", [after, list(correlation_ids)]
+            )[0][0]
+            for name in self.heads.tables
+        )
+        return max((position for position in found if position is not None), default=0)
 
     def recorded_after(self, position: int) -> datetime | None:
         """Return when the first event after a position was recorded, UTC; None when there is none."""

@@ -1,0 +1,154 @@
+"""Builds: rows are made beside the old ones, and nobody waits for them but who asked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from support import pay, place
+
+from cqrs_lab import Lab, ReadModel, open_shop
+from cqrs_lab.errors import ProjectionFailed
+from cqrs_lab.read.stored import Stored
+from cqrs_lab.shop import RegisterCustomer, customer_contacts, daily_orders, daily_sales, order_facts, order_summary
+
+RANKED = ReadModel(
+    "ranked",
+    "order_id",
+    "SELECT order_id, rank() OVER (ORDER BY total DESC, order_id) AS place FROM order_facts",
+    over=(order_facts,),
+)
+MEDIANS = ReadModel("medians", "customer_id", "SELECT customer_id, median(total) AS m FROM order_events GROUP BY ALL")
+
+
+@contextmanager
+def held(model: ReadModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Stop builds of a read model when their rows are made and not yet in place; yield when one is there, and go on."""
+    there, go_on, real = threading.Event(), threading.Event(), Stored._fold
+
+    def fold(self: Stored, head: int) -> None:
+        real(self, head)
+        if self.model.id == model.id and not go_on.is_set():
+            there.set()
+            assert go_on.wait(60)
+
+    monkeypatch.setattr(Stored, "_fold", fold)
+    try:
+        yield there, go_on
+    finally:
+        go_on.set()
+
+
+def agree(lab: Lab, *models: ReadModel) -> None:
+    """Hold the projections of read models against their views, at the head."""
+    lab.catch_up()
+    for model in models:
+        one, two = (sorted(map(repr, lab.serve(model, as_).rows().fetchall())) for as_ in ("projection", "view"))
+        assert one == two, model.name
+
+
+@pytest.mark.parametrize("model", [order_summary, daily_sales, RANKED, MEDIANS, daily_orders], ids=lambda m: m.name)
+def test_nobody_waits_for_a_build_and_it_misses_nothing(model: ReadModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While rows are built, appends, inline and other projections and layers move on; the new rows have all of it."""
+    others = (order_summary, daily_sales, RANKED, MEDIANS, daily_orders, customer_contacts)
+    with open_shop(threads=1) as lab, ThreadPoolExecutor(1) as pool:
+        lab.send_many([place(n, customer=f"c-{n % 3}") for n in range(9)])
+        for other in others:
+            lab.serve(other, mode="inline" if other is daily_orders else None)
+        with held(model, monkeypatch) as (there, go_on):
+            building = pool.submit(lambda: lab.serve(model).rebuild())
+            assert there.wait(60)
+            lab.send_many([place(n, customer=f"c-{n % 3}") for n in range(20, 24)])
+            lab.send_many([pay(n) for n in (1, 2, 21)])
+            lab.send(RegisterCustomer(customer_id="c-1", name="Ann", email="a@b.org"))
+            for other in others:
+                if other is not model:
+                    lab.serve(other).catch_up()
+            lab.serve(order_facts).catch_up()
+            lab.send(RegisterCustomer(customer_id="c-2", name="Bob", email="a@b.org"))
+            assert not building.done()
+            go_on.set()
+            building.result(60)
+        agree(lab, *others)
+
+
+def test_a_first_build_holds_nobody_up_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is served for the first time is built like that, too."""
+    with open_shop(threads=1) as lab, ThreadPoolExecutor(1) as pool:
+        lab.serve(daily_orders, mode="inline")
+        lab.send_many([place(n) for n in range(3)])
+        with held(order_summary, monkeypatch) as (there, go_on):
+            building = pool.submit(lambda: lab.serve(order_summary))
+            assert there.wait(60)
+            lab.send(place("late"))
+            assert lab.serve(daily_orders).position == lab.head
+            go_on.set()
+            building.result(60)
+        agree(lab, order_summary, daily_orders)
+
+
+def test_what_is_erased_is_in_no_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An erasure waits for rows that are being built, and they are made again without what it erased."""
+    with open_shop(threads=1) as lab, ThreadPoolExecutor(2) as pool:
+        lab.send(RegisterCustomer(customer_id="c-1", name="Ann Secret", email="a@b.org"))
+        lab.serve(customer_contacts)
+        with held(customer_contacts, monkeypatch) as (there, go_on):
+            building = pool.submit(lambda: lab.serve(customer_contacts).rebuild())
+            assert there.wait(60)
+            erasing = pool.submit(lambda: lab.forget("c-1"))
+            assert not threading.Event().wait(0.3)
+            assert not erasing.done()
+            go_on.set()
+            building.result(60)
+            assert erasing.result(60) == 1
+        assert lab.serve(customer_contacts).get("c-1") is None or "Secret" not in str(
+            lab.serve(customer_contacts).rows()
+        )
+
+
+def test_a_build_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old rows go on serving after a build that failed, and no half-made table stays."""
+    with open_shop(threads=1) as lab:
+        lab.send(place(1))
+        served = lab.serve(order_summary)
+
+        def fail(self: Any, head: int, check: Any) -> int:
+            raise ProjectionFailed("no", self.model.name)
+
+        monkeypatch.setattr(Stored, "_swap", fail)
+        with pytest.raises(ProjectionFailed, match="no"):
+            served.rebuild()
+        monkeypatch.undo()
+        left = "SELECT table_name FROM duckdb_tables() WHERE starts_with(table_name, '_next_')"
+        assert lab._log.database.execute(left) == []
+        agree(lab, order_summary)
+
+
+def test_catch_up_returns_although_writers_go_on() -> None:
+    """Projections and sagas follow to where the log ended, and what sagas led to; not for as long as others append."""
+    with open_shop(threads=1) as lab:
+        for model in (order_summary, daily_sales, MEDIANS):
+            lab.serve(model)
+        lab.follow("fulfilment", after=0)
+        stop, sent = threading.Event(), []
+
+        def write() -> None:
+            while not stop.is_set():
+                lab.send(place(f"w-{len(sent)}"))
+                sent.append(1)
+                stop.wait(0.05)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            for _ in range(3):
+                lab.catch_up()
+        finally:
+            stop.set()
+            writer.join()
+        assert sent
+        agree(lab, order_summary, daily_sales, MEDIANS)
