@@ -14,7 +14,7 @@ from benchmarks.harness import Result, bare_copy, seconds, take_turns
 from cqrs_lab import Lab, open_shop
 from cqrs_lab.errors import InvalidTable
 from cqrs_lab.shop import order_summary
-from cqrs_lab.workbench.workload import Workload, tables
+from cqrs_lab.workbench import Workload, tables
 
 THREADS = 2
 

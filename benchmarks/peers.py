@@ -31,7 +31,7 @@ from benchmarks.writing import in_threads
 from cqrs_lab import open_shop
 from cqrs_lab.messages import Command
 from cqrs_lab.shop import DeliverOrder, OrderLine, PayOrder, PlaceOrder, ShipOrder, order_facts, order_summary
-from cqrs_lab.workbench.workload import Workload, tables
+from cqrs_lab.workbench import Workload, tables
 
 THREADS = 2
 # Orders: ours at most, and the peer's. Fewer favour the peer: an index on random ids grows slower with every row.

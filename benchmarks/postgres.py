@@ -42,7 +42,7 @@ from benchmarks.harness import Median, Result, seconds, take_turns
 from cqrs_lab import Lab, open_shop
 from cqrs_lab.read.served import Served
 from cqrs_lab.shop import OrderLine, PlaceOrder, order_summary
-from cqrs_lab.workbench.workload import Workload, tables
+from cqrs_lab.workbench import Workload, tables
 
 THREADS = 2
 LOADS, BATCHES, ONES = 3, 7, 60  # loads of the whole log, batches of 1,000 events, single events

@@ -21,7 +21,7 @@ from benchmarks.harness import Median, Result, seconds, take_turns
 from cqrs_lab import Lab, open_shop
 from cqrs_lab.read.served import Served, reach
 from cqrs_lab.shop import OrderLine, PlaceOrder, customer_value, daily_sales, order_summary
-from cqrs_lab.workbench.workload import Workload, tables
+from cqrs_lab.workbench import Workload, tables
 
 THREADS = 2
 BATCHES, ONES, SPREAD = 12, 40, 5  # batches of 1,000 events and of one, as drawn; of 1,000 spread over all orders

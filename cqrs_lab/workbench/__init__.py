@@ -1,7 +1,12 @@
-"""The workbench: workloads, importers, latency, figures and widgets over a lab."""
+"""The workbench over a lab: data that fill it, measurements of it, what shows them, and the course."""
 
-from cqrs_lab.workbench.advice import Advice, advice_widget, advise, load_costs
-from cqrs_lab.workbench.crossovers import (
+from cqrs_lab.workbench.data.draws import digest
+from cqrs_lab.workbench.data.generated import Generated, deliveries, generate, tables
+from cqrs_lab.workbench.data.importers import OlistReport, events_from_milestones, load_olist
+from cqrs_lab.workbench.data.workload import Workload
+from cqrs_lab.workbench.measure.advice import Advice, advice_widget, advise, load_costs
+from cqrs_lab.workbench.measure.costs import time_steps
+from cqrs_lab.workbench.measure.crossovers import (
     Crossover,
     cheapest,
     check_claims,
@@ -9,14 +14,11 @@ from cqrs_lab.workbench.crossovers import (
     crossover_over_history,
     crossover_over_reads,
 )
-from cqrs_lab.workbench.draws import digest
-from cqrs_lab.workbench.driver import Driven, drive
-from cqrs_lab.workbench.importers import OlistReport, events_from_milestones, load_olist
-from cqrs_lab.workbench.latency import compare_latency, compare_sizes, time_steps
-from cqrs_lab.workbench.polling import poll
-from cqrs_lab.workbench.recorded import recorded_measurements, recorded_on
-from cqrs_lab.workbench.widgets import TimeMachine, snapshot, time_machine
-from cqrs_lab.workbench.workload import Generated, Workload, deliveries, generate, tables
+from cqrs_lab.workbench.measure.driver import Driven, drive
+from cqrs_lab.workbench.measure.latency import compare_latency, compare_sizes
+from cqrs_lab.workbench.measure.polling import poll
+from cqrs_lab.workbench.measure.recorded import recorded_measurements, recorded_on
+from cqrs_lab.workbench.show.widgets import TimeMachine, snapshot, time_machine
 
 __all__ = [
     "Advice",

@@ -1,58 +1,38 @@
 """A table of events, checked as a set by the rules of single events.
 
-Owns the translation of event classes into SQL: for each column an expression that casts it without loss, and rules
-that must be true of every row. One scan evaluates all of them. A rule that SQL cannot express (a validator written in
-Python) is checked row by row with the class itself, so that no rule is ever skipped.
+Owns how the columns of a table become columns of the log, and the checks of its rows by the rules of each field
+(`field_rules.py`). One scan evaluates all of them. A rule that SQL cannot express (a validator written in Python) is
+checked row by row with the class itself, so that no rule is ever skipped.
 """
 
 from __future__ import annotations
 
-import enum
 import os
 import typing
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
-from decimal import Decimal
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
-from uuid import UUID
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
-from pydantic import AllowInfNan, BaseModel, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
 from cqrs_lab.errors import InvalidTable
-from cqrs_lab.messages import PERSONAL, Event, Message, decimal_limits, refused, unwrap
+from cqrs_lab.messages import Event, refused, unwrap
 from cqrs_lab.sql.names import quote
-from cqrs_lab.store.categories import Category, column_type
+from cqrs_lab.store.categories import Category
 from cqrs_lab.store.database import Database
+from cqrs_lab.write.field_rules import Rule, convert, literals, needs_python, shared, unless_null
 
 Table: TypeAlias = "pa.Table | pl.DataFrame | pd.DataFrame | str | os.PathLike[str]"
 """What append_table takes: an Arrow, Polars or pandas table, or the path of a Parquet file."""
 
 ROW = "_row"  # number of the row, counted from 1; added to the table under this name
-
-_COMPARISONS: Mapping[type, tuple[str, str]] = {
-    Ge: ("ge", ">="),
-    Gt: ("gt", ">"),
-    Le: ("le", "<="),
-    Lt: ("lt", "<"),
-}
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Something that must be true of a value: an SQL condition over it, and the condition in words."""
-
-    condition: str
-    words: str
 
 
 @dataclass
@@ -151,9 +131,9 @@ def plan(category: Category, schema: pa.Schema) -> Plan:
         ("correlation_id", str, True),
     ):
         if name in names:
-            expression, rules = _convert(name, quote(name), schema.field(name).type, kind, [])
+            expression, rules = convert(name, quote(name), schema.field(name).type, kind, [])
             result.columns[name] = expression
-            result.rules += [(name, _unless_null(quote(name), rule)) for rule in rules]
+            result.rules += [(name, unless_null(quote(name), rule)) for rule in rules]
             if not nullable:
                 result.rules.append((name, Rule(f"{quote(name)} IS NOT NULL", "is there")))
     result.rules.append(("id", Rule("length(id) BETWEEN 1 AND 500", "has 1 to 500 characters")))
@@ -161,7 +141,7 @@ def plan(category: Category, schema: pa.Schema) -> Plan:
     result.rules.append(("type", Rule(f"type IN ({literals(category.types)})", f"is one of {known}")))
     for name in category.columns:
         _plan_field(result, category, name, schema)
-    result.by_hand = [event for event in category.types.values() if _needs_python(event)]
+    result.by_hand = [event for event in category.types.values() if needs_python(event)]
     return result
 
 
@@ -207,7 +187,7 @@ def _plan_field(result: Plan, category: Category, name: str, schema: pa.Schema) 
     if name == category.key:
         if present:
             result.rules.append((name, Rule(f"{column} = id", "equals the column id")))
-        result.rules += [("id", rule) for rule in _shared(owners, "id")]
+        result.rules += [("id", rule) for rule in shared(owners, "id")]
         result.columns[name] = "id"
         return
     required = [t for t, f in owners.items() if f.is_required() and not unwrap(f.annotation)[2]]
@@ -218,9 +198,9 @@ def _plan_field(result: Plan, category: Category, name: str, schema: pa.Schema) 
         expression = f"CAST(NULL AS {category.columns[name]})"
     else:
         annotation = next(iter(owners.values()))
-        expression, rules = _convert(name, column, schema.field(name).type, annotation.annotation, annotation.metadata)
-        result.rules += [(name, _unless_null(column, rule)) for rule in rules]
-        result.rules += [(name, _unless_null(column, rule)) for rule in _shared(owners, column)]
+        expression, rules = convert(name, column, schema.field(name).type, annotation.annotation, annotation.metadata)
+        result.rules += [(name, unless_null(column, rule)) for rule in rules]
+        result.rules += [(name, unless_null(column, rule)) for rule in shared(owners, column)]
         if required:
             condition = f"{column} IS NOT NULL OR type NOT IN ({literals(required)})"
             result.rules.append((name, Rule(condition, f"is there for {' and '.join(required)}")))
@@ -236,186 +216,6 @@ def _plan_field(result: Plan, category: Category, name: str, schema: pa.Schema) 
     if defaults:
         expression = f"coalesce({expression}, CASE type {' '.join(defaults)} END)"
     result.columns[name] = expression
-
-
-def _shared(owners: Mapping[str, FieldInfo], column: str) -> Iterator[Rule]:
-    """Rules of one field, each stated once for all the event types that have it."""
-    seen: dict[tuple[str, str], list[str]] = {}
-    for type_name, info in owners.items():
-        for rule in _constraints(column, info.annotation, info.metadata, depth=0):
-            seen.setdefault(rule, []).append(type_name)
-    for (condition, words), types in seen.items():
-        if set(types) != set(owners):
-            condition = f"type NOT IN ({literals(types)}) OR ({condition})"
-        yield Rule(condition, words)
-
-
-def _constraints(x: str, annotation: Any, metadata: Sequence[Any], *, depth: int) -> Iterator[tuple[str, str]]:
-    """The constraints of a value as (SQL condition over `x`, words); those inside a list or struct included."""
-    kind, more, _ = unwrap(annotation)
-    for item in [*metadata, *more]:
-        if _is_numeric_bound(item):
-            attribute, sign = _COMPARISONS[type(item)]
-            bound = getattr(item, attribute)
-            yield f"{x} {sign} {bound}", f"is {sign} {bound}"
-        elif isinstance(item, MinLen):
-            yield f"length({x}) >= {item.min_length}", f"has at least {item.min_length} characters or items"
-        elif isinstance(item, MaxLen):
-            yield f"length({x}) <= {item.max_length}", f"has at most {item.max_length} characters or items"
-        elif getattr(item, "pattern", None):
-            yield f"regexp_matches({x}, {literals([item.pattern])})", f"matches {item.pattern}"
-    origin = typing.get_origin(kind)
-    if origin is Literal:
-        yield f"{x} IN ({literals(typing.get_args(kind))})", f"is one of {', '.join(typing.get_args(kind))}"
-    elif isinstance(kind, type) and issubclass(kind, enum.Enum):
-        values = [member.value for member in kind]
-        yield f"{x} IN ({literals(values)})", f"is one of {', '.join(values)}"
-    elif origin in (list, tuple):
-        inner = f"e{depth}"
-        item_type = typing.get_args(kind)[0]
-        for condition, words in _constraints(inner, item_type, [], depth=depth + 1):
-            yield _every(x, inner, condition), f"has no item that breaks: it {words}"
-        if not unwrap(item_type)[2]:
-            yield _every(x, inner, f"{inner} IS NOT NULL"), "has no empty item"
-    elif isinstance(kind, type) and issubclass(kind, BaseModel):
-        for name, info in kind.model_fields.items():
-            part = f"{x}.{quote(name)}"
-            nullable = unwrap(info.annotation)[2] or not info.is_required()
-            if not nullable:
-                yield f"{part} IS NOT NULL", f"has a {name}"
-            for condition, words in _constraints(part, info.annotation, info.metadata, depth=depth):
-                yield f"{part} IS NULL OR ({condition})", f"{words} ({name})"
-
-
-def _is_numeric_bound(item: Any) -> bool:
-    """Whether a constraint compares with a number; a date would be a subtraction in SQL and is checked in Python."""
-    if type(item) not in _COMPARISONS:
-        return False
-    return isinstance(getattr(item, _COMPARISONS[type(item)][0]), (int, float, Decimal))
-
-
-def _every(x: str, inner: str, condition: str) -> str:
-    return f"coalesce(list_bool_and(list_transform({x}, lambda {inner}: coalesce({condition}, false))), true)"
-
-
-def _convert(
-    where: str, x: str, source: pa.DataType, annotation: Any, metadata: Sequence[Any], depth: int = 0
-) -> tuple[str, list[Rule]]:
-    """Return the expression that casts `x` to the field's column type, and what must hold for it to lose nothing."""
-    kind, more, _ = unwrap(annotation)
-    target = column_type(annotation, metadata, where=where)
-    is_number = pa.types.is_integer(source) or pa.types.is_decimal(source)
-    plain = source.value_type if pa.types.is_dictionary(source) else source
-    is_text = pa.types.is_string(plain) or pa.types.is_large_string(plain) or pa.types.is_string_view(plain)
-    if pa.types.is_null(source):
-        return f"CAST({x} AS {target})", []
-    if kind in (int, Decimal) and (is_number or pa.types.is_floating(source)):
-        cast = f"TRY_CAST({x} AS {target})"
-        finite = f"isfinite({x}) AND " if pa.types.is_floating(source) else ""
-        back = f"CAST({cast} AS DOUBLE)" if finite else cast
-        digits, places = decimal_limits([*metadata, *more])
-        if _fits(source, kind, digits, places):
-            return f"CAST({x} AS {target})", []
-        words = "is a whole number of 64 bits" if kind is int else f"has at most {places} places and {digits} digits"
-        return cast, [Rule(f"{finite}{cast} IS NOT NULL AND {back} = {x}", words)]
-    if kind is float and (is_number or pa.types.is_floating(source)):
-        return f"CAST({x} AS DOUBLE)", [Rule(f"isfinite(CAST({x} AS DOUBLE))", "is a finite number")]
-    if kind is datetime and pa.types.is_timestamp(source):
-        if source.tz is None:
-            raise InvalidTable(
-                f"the times in {where!r} have no time zone; say which, for example in Polars "
-                f"pl.col({where!r}).dt.replace_time_zone('UTC')",
-                column=where,
-            )
-        return f"CAST({x} AS TIMESTAMP)", [Rule(f"isfinite({x})", "is a finite time")]
-    if kind is date and pa.types.is_date(source):
-        return f"CAST({x} AS DATE)", []
-    if kind is bool and pa.types.is_boolean(source):
-        return x, []
-    if kind is UUID and (is_text or source == pa.uuid()):
-        return f"TRY_CAST({x} AS UUID)", [Rule(f"TRY_CAST({x} AS UUID) IS NOT NULL", "is a UUID")]
-    if target == "VARCHAR" and (is_text or (kind is str and source == pa.uuid())):
-        return f"CAST({x} AS VARCHAR)", []
-    if typing.get_origin(kind) in (list, tuple) and _is_list(source):
-        inner = f"c{depth}"
-        cast, rules = _convert(where, inner, source.value_type, typing.get_args(kind)[0], [], depth + 1)
-        lifted = [Rule(_every(x, inner, f"{inner} IS NULL OR ({r.condition})"), r.words) for r in rules]
-        return f"CAST(list_transform({x}, lambda {inner}: {cast}) AS {target})", lifted
-    if isinstance(kind, type) and issubclass(kind, BaseModel) and pa.types.is_struct(source):
-        return _convert_struct(where, x, source, kind, target, depth)
-    raise InvalidTable(
-        f"column {where!r} is {source}, which does not become {target} without a guess; cast it first", column=where
-    )
-
-
-def _convert_struct(
-    where: str, x: str, source: pa.StructType, kind: type[BaseModel], target: str, depth: int
-) -> tuple[str, list[Rule]]:
-    given = {source.field(i).name: source.field(i).type for i in range(source.num_fields)}
-    for name in given:
-        if name not in kind.model_fields:
-            raise InvalidTable(f"column {where!r} has a part {name!r}, which {kind.__name__} does not", column=where)
-    packed, rules = [], []
-    for name, info in kind.model_fields.items():
-        part = f"{x}.{quote(name)}"
-        if name not in given:
-            if info.is_required() or info.get_default(call_default_factory=True) is not None:
-                raise InvalidTable(f"column {where!r} lacks the part {name!r} of {kind.__name__}", column=where)
-            cast = "NULL"
-        else:
-            cast, more = _convert(f"{where}.{name}", part, given[name], info.annotation, info.metadata, depth)
-            rules += [Rule(f"{part} IS NULL OR ({r.condition})", f"{r.words} ({name})") for r in more]
-        packed.append(f"{quote(name)} := {cast}")
-    return f"CAST(CASE WHEN {x} IS NULL THEN NULL ELSE struct_pack({', '.join(packed)}) END AS {target})", rules
-
-
-def _fits(source: pa.DataType, kind: type, digits: int, places: int) -> bool:
-    """Whether every number of a column's type fits the field's."""
-    if kind is int:
-        return bool(pa.types.is_signed_integer(source))
-    return (
-        bool(pa.types.is_decimal(source))
-        and source.scale <= places
-        and (source.precision - source.scale <= digits - places)
-    )
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
-
-
-def _unless_null(column: str, rule: Rule) -> Rule:
-    return Rule(f"{column} IS NULL OR ({rule.condition})", rule.words)
-
-
-def literals(values: typing.Iterable[str]) -> str:
-    """Return names from class declarations as SQL strings; values of rows never come this way."""
-    return ", ".join("'" + value.replace("'", "''") + "'" for value in values)
-
-
-def _needs_python(model: type[BaseModel]) -> bool:
-    """Whether a class, or one inside it, has rules that are not among those translated above."""
-    if not issubclass(model, Message):
-        return True
-    own = model.__pydantic_decorators__
-    validators = {**own.validators, **own.field_validators, **own.root_validators, **own.model_validators}
-    if set(validators) - {"_storable"}:
-        return True
-    return any(_odd(info.annotation, info.metadata) for info in model.model_fields.values())
-
-
-def _odd(annotation: Any, metadata: Sequence[Any]) -> bool:
-    kind, more, _ = unwrap(annotation)
-    for item in [*metadata, *more]:
-        known = item is PERSONAL or _is_numeric_bound(item) or isinstance(item, (MinLen, MaxLen, AllowInfNan))
-        general = type(item).__name__ == "_PydanticGeneralMetadata" and set(vars(item)) <= {
-            "pattern", "max_digits", "decimal_places", "allow_inf_nan",
-        }  # fmt: skip
-        if not (known or general):
-            return True
-    if typing.get_origin(kind) in (list, tuple):
-        return any(_odd(a, []) for a in typing.get_args(kind) if a is not Ellipsis)
-    return isinstance(kind, type) and issubclass(kind, BaseModel) and _needs_python(kind)
 
 
 def _check_by_hand(event: type[Event], category: Category, table: pa.Table) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from cqrs_lab.workbench import check_claims, compare_sizes, crossover_over_batches, latency
+from cqrs_lab.workbench import check_claims, compare_sizes, crossover_over_batches
+from cqrs_lab.workbench.measure import costs
 
 
 @pytest.fixture(scope="module")
 def frame():
     """Two small histories, measured by every question and with all costs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency, "_WRITES", 2)
+        patch.setattr(costs, "_WRITES", 2)
         return compare_sizes((20, 60), runs=2)
 
 

@@ -12,11 +12,13 @@ import pytest
 from cqrs_lab import Lab, open_shop
 from cqrs_lab.errors import DeclarationError, InvalidMessage
 from cqrs_lab.shop import customers, daily_orders, order_summary
-from cqrs_lab.workbench import draws, events_from_milestones
-from cqrs_lab.workbench import workload as module
+from cqrs_lab.workbench import events_from_milestones
 from cqrs_lab.workbench.checks import check_import, sales
-from cqrs_lab.workbench.draws import digest
-from cqrs_lab.workbench.workload import Workload, deliveries, generate, tables
+from cqrs_lab.workbench.data import draws
+from cqrs_lab.workbench.data import generated as module
+from cqrs_lab.workbench.data.draws import digest
+from cqrs_lab.workbench.data.generated import deliveries, generate, tables
+from cqrs_lab.workbench.data.workload import Workload
 
 TINY = Workload(orders=12, seed=1)
 DATA = Path(__file__).parents[2] / "data"

@@ -21,9 +21,12 @@ from cqrs_lab.shop import (
     orders,
 )
 from cqrs_lab.store.rows import Rows
-from cqrs_lab.workbench import latency as module
-from cqrs_lab.workbench.latency import BY_HAND, CACHED, compare_latency, order_summary_by_hand, time_steps
-from cqrs_lab.workbench.workload import Workload, generate
+from cqrs_lab.workbench.data.generated import generate
+from cqrs_lab.workbench.data.workload import Workload
+from cqrs_lab.workbench.measure import costs, timing
+from cqrs_lab.workbench.measure import latency as module
+from cqrs_lab.workbench.measure.costs import BY_HAND, order_summary_by_hand, time_steps
+from cqrs_lab.workbench.measure.latency import CACHED, compare_latency
 
 WAYS = ["view", "materialized", "projection"]
 THREE = ["point", "list", "aggregate"]
@@ -39,8 +42,8 @@ def compare(*what, **more):
 @pytest.fixture(autouse=True)
 def _few(monkeypatch):
     """Let costs be taken from few writes; how many is no matter here."""
-    monkeypatch.setattr(module, "_WRITES", 2)
-    monkeypatch.setattr(module, "_BATCH", 5)
+    monkeypatch.setattr(costs, "_WRITES", 2)
+    monkeypatch.setattr(costs, "_BATCH", 5)
 
 
 @pytest.fixture(scope="module")
@@ -346,7 +349,7 @@ def test_steps_are_timed(monkeypatch):
         return catch_up(self)
 
     lab.serve(order_ids)
-    monkeypatch.setattr(module, "perf_counter_ns", lambda: now[0])
+    monkeypatch.setattr(timing, "perf_counter_ns", lambda: now[0])
     monkeypatch.setattr(Served, "catch_up", slow)
     frame = time_steps(lab, [order_ids, daily_orders], sizes=(1, 3), runs=2)
     assert sorted(frame.rows()) == [

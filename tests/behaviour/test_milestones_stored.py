@@ -12,7 +12,7 @@ from support.importing import log, serve_all, times
 
 from cqrs_lab import open_shop
 from cqrs_lab.errors import ImportFailed, InvalidTable
-from cqrs_lab.workbench.importers import events_from_milestones
+from cqrs_lab.workbench.data.importers import events_from_milestones
 
 MILESTONES = {"OrderPlaced": "ordered_at", "OrderPaid": "paid_at", "OrderDelivered": "arrived_at"}
 

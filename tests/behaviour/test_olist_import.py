@@ -27,7 +27,7 @@ from support.importing import (
 
 from cqrs_lab import open_shop
 from cqrs_lab.shop import RegisterCustomer, daily_orders, order_summary
-from cqrs_lab.workbench.importers import load_olist
+from cqrs_lab.workbench.data.importers import load_olist
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from support.importing import TINY, edit, imported, path_of, write_shop
 from cqrs_lab import Domain, Lab, open_shop
 from cqrs_lab.errors import CqrsLabError, DeclarationError, ImportFailed, ReadOnlyStore
 from cqrs_lab.shop import RegisterCustomer, orders
-from cqrs_lab.workbench.importers import load_olist
+from cqrs_lab.workbench.data.importers import load_olist
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from support.importing import WAYS, log, one, path_of, serve_all
 from cqrs_lab import open_shop
 from cqrs_lab.errors import ImportFailed
 from cqrs_lab.shop import daily_orders
-from cqrs_lab.workbench.importers import load_olist
+from cqrs_lab.workbench.data.importers import load_olist
 
 REAL = Path(os.environ.get("CQRS_LAB_OLIST") or Path(__file__).parents[3] / "shared" / "data" / "olist")
 

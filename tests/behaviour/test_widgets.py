@@ -15,8 +15,9 @@ from support import append, line, place, python
 from cqrs_lab import ReadModel, open_shop
 from cqrs_lab.errors import CqrsLabError, InvalidMoment, UnknownReadModel
 from cqrs_lab.shop import OrderPlaced, PayOrder, RegisterCustomer, daily_orders
-from cqrs_lab.workbench.widgets import Snapshot, difference, snapshot, time_machine
-from cqrs_lab.workbench.workload import Workload, generate
+from cqrs_lab.workbench.data.generated import generate
+from cqrs_lab.workbench.data.workload import Workload
+from cqrs_lab.workbench.show.widgets import Snapshot, difference, snapshot, time_machine
 
 NINE = line(price=9)
 SMALL = Workload(orders=30, seed=5)
@@ -231,7 +232,7 @@ def test_what_is_appended_later_can_be_reached():
 
 def test_ipywidgets_is_needed_for_a_widget_alone(lab, monkeypatch):
     """Without ipywidgets snapshots work, the module loads, and the time machine says what to install."""
-    code = "import sys, cqrs_lab.workbench.widgets; sys.exit('ipywidgets' in sys.modules)"
+    code = "import sys, cqrs_lab.workbench.show.widgets; sys.exit('ipywidgets' in sys.modules)"
     assert python(code).returncode == 0
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     assert snapshot(lab, 1).position == 1

@@ -15,7 +15,6 @@ from support import line, place, python
 
 import cqrs_lab
 from cqrs_lab import errors, shop, workbench
-from cqrs_lab.workbench import course
 from cqrs_lab.workbench.checks import (
     check_break_even,
     check_cancellations,
@@ -24,6 +23,7 @@ from cqrs_lab.workbench.checks import (
     check_returns,
 )
 from cqrs_lab.workbench.course import early_shop, median_ms, repeatable, run_apart
+from cqrs_lab.workbench.measure import timing
 
 ROOT = Path(__file__).parents[2]
 
@@ -169,7 +169,7 @@ def test_the_median_of_an_action_is_taken(monkeypatch):
         seen.append(number)
         now[0] += 0.5 if number == 1 else 0.02
 
-    monkeypatch.setattr(course, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing, "perf_counter", lambda: now[0])
     assert median_ms(act, runs=5) == pytest.approx(20)
     assert seen == [0, 1, 2, 3, 4]
 

@@ -16,7 +16,7 @@ import pytest
 from support import wait_until
 from support.command_line import call, run
 
-from cqrs_lab import doctor
+from cqrs_lab.tools import doctor
 
 
 def test_version_names_what_runs() -> None:
@@ -77,7 +77,7 @@ def test_notebooks_opens_jupyterlab_at_the_first_one(tmp_path: Path) -> None:
     first.parent.mkdir()
     first.write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
     code = (
-        "import pathlib, sys; from cqrs_lab import cli, doctor\n"
+        "import pathlib, sys; from cqrs_lab.tools import cli, doctor\n"
         "doctor.FIRST_NOTEBOOK = pathlib.Path(sys.argv.pop(1)); cli.app()"
     )
     with socket.socket() as free:

@@ -31,7 +31,8 @@ from cqrs_lab.shop import (
     customers,
     orders,
 )
-from cqrs_lab.workbench.workload import STAGES, Workload, generate, tables
+from cqrs_lab.workbench.data.generated import generate, tables
+from cqrs_lab.workbench.data.workload import STAGES, Workload
 
 workloads = st.builds(
     Workload,

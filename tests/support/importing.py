@@ -10,7 +10,7 @@ from typing import Any
 
 from cqrs_lab import Lab, open_shop
 from cqrs_lab.shop import daily_orders, order_summary
-from cqrs_lab.workbench.importers import OlistReport, load_olist
+from cqrs_lab.workbench.data.importers import OlistReport, load_olist
 from support import assert_same
 
 WAYS = ("view", "materialized", "projection")

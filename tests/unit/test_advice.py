@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from cqrs_lab.errors import InvalidTable, QueryError
 from cqrs_lab.workbench import advice_widget, advise, cheapest, crossover_over_history, crossover_over_reads, load_costs
-from cqrs_lab.workbench.advice import interpolate
 from cqrs_lab.workbench.checks import check_decision
-from cqrs_lab.workbench.crossovers import crossover, wins
-from cqrs_lab.workbench.plots import crossover_chart
+from cqrs_lab.workbench.measure.advice import interpolate
+from cqrs_lab.workbench.measure.crossovers import crossover, wins
+from cqrs_lab.workbench.show.plots import crossover_chart
 
 SIZES = (1_000, 10_000, 100_000)
 positive = st.floats(0.01, 1e6)

@@ -10,7 +10,7 @@ import pytest
 from support.importing import times
 
 from cqrs_lab.errors import ImportFailed
-from cqrs_lab.workbench.importers import events_from_milestones
+from cqrs_lab.workbench.data.importers import events_from_milestones
 
 
 @pytest.mark.parametrize(

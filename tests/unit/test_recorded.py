@@ -17,8 +17,9 @@ from cqrs_lab.workbench import (
     recorded_measurements,
     recorded_on,
 )
-from cqrs_lab.workbench.latency import BY_HAND, COSTS, QUESTIONS, SERVED_AS
-from cqrs_lab.workbench.recorded import FOLDER
+from cqrs_lab.workbench.measure.costs import BY_HAND, COSTS
+from cqrs_lab.workbench.measure.latency import QUESTIONS, SERVED_AS
+from cqrs_lab.workbench.measure.recorded import FOLDER
 
 
 def test_every_recording_is_there():

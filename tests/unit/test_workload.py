@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cqrs_lab.errors import InvalidMessage
-from cqrs_lab.workbench.draws import digest
-from cqrs_lab.workbench.workload import HOURS, WEEKDAYS, Workload, deliveries, tables
+from cqrs_lab.workbench.data.draws import digest
+from cqrs_lab.workbench.data.generated import deliveries, tables
+from cqrs_lab.workbench.data.workload import HOURS, WEEKDAYS, Workload
 
 TINY = Workload(orders=12, seed=1)
 

@@ -1,4 +1,4 @@
-"""The course: what its notebooks need beside the package: what repeats, what fails on demand, what it was once like.
+"""The stage of the course: what repeats, what fails on demand, what the shop was once like.
 
 Owns nothing of a lab.
 """
@@ -14,22 +14,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
-from statistics import median
 from textwrap import dedent
-from time import perf_counter
 from typing import Literal, TypedDict
 from uuid import UUID
 
 from cqrs_lab.app import Lab, open_shop
 from cqrs_lab.domain import Domain
 from cqrs_lab.messages import Command, Event, Money
-from cqrs_lab.shop import (
-    OrderLine,
-    PaymentGateway,
-    PayOrder,
-    PlaceOrder,
-    StockProduct,
-)
+from cqrs_lab.shop import OrderLine, PaymentGateway, PayOrder, PlaceOrder, StockProduct
 from cqrs_lab.shop.orders import value
 from cqrs_lab.store.connect import MEMORY
 from cqrs_lab.store.move import Move
@@ -104,16 +96,6 @@ def stocked_shop(
     lab.send_many([StockProduct(product_id=product, quantity=quantity) for product, quantity in units.items()])
     lab.follow("fulfilment")
     return lab
-
-
-def median_ms(action: Callable[[int], object], runs: int = 20) -> float:
-    """Return how many milliseconds an action takes: the median of some runs, each of which is told its number."""
-    taken = []
-    for number in range(runs):
-        start = perf_counter()
-        action(number)
-        taken.append(perf_counter() - start)
-    return median(taken) * 1000
 
 
 def run_apart(function: Callable[..., object], *arguments: object) -> int:

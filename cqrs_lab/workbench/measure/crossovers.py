@@ -17,11 +17,12 @@ import polars as pl
 from cqrs_lab.app import open_shop
 from cqrs_lab.errors import InvalidTable
 from cqrs_lab.shop import OrderDetails, OrderLine, PlaceOrder, order_summary
-from cqrs_lab.workbench.advice import SLOW_MS, Points, interpolate, measured, need, series
-from cqrs_lab.workbench.course import median_ms
-from cqrs_lab.workbench.latency import CACHED, SERVED_AS, compare_sizes, timed_ms
-from cqrs_lab.workbench.polling import poll
-from cqrs_lab.workbench.workload import Workload, generate
+from cqrs_lab.workbench.data.generated import generate
+from cqrs_lab.workbench.data.workload import Workload
+from cqrs_lab.workbench.measure.advice import SLOW_MS, Points, interpolate, measured, need, series
+from cqrs_lab.workbench.measure.latency import CACHED, SERVED_AS, compare_sizes
+from cqrs_lab.workbench.measure.polling import poll
+from cqrs_lab.workbench.measure.timing import median_ms, timed_ms
 
 _READS = tuple(10 ** (n / 4) for n in range(17))  # reads per refresh, 1 to 10,000
 

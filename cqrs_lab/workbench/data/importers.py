@@ -20,7 +20,7 @@ import polars as pl
 
 from cqrs_lab.app import Lab
 from cqrs_lab.errors import ImportFailed, InvalidTable
-from cqrs_lab.workbench.reading import (
+from cqrs_lab.workbench.data.reading import (
     FILES,
     LINE,
     TIMES,

@@ -1,6 +1,6 @@
 """Recorded measurements: what one machine measured once, for what the course claims about times.
 
-Owns the reading of the files in `recordings/`; `cqrs_lab.workbench.recording` makes them.
+Owns the reading of the files in `recordings/`; `recording.py` makes them.
 Times differ from machine to machine and from run to run. So the notebooks show the reader's own and claim nothing about
 them; each claim about times is a claim about these tables, which are the same for everybody.
 """

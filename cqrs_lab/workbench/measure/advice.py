@@ -17,7 +17,8 @@ from typing import Any
 import polars as pl
 
 from cqrs_lab.errors import CqrsLabError, InvalidTable, QueryError
-from cqrs_lab.workbench.latency import CACHED, COSTS, QUESTIONS, SERVED_AS
+from cqrs_lab.workbench.measure.costs import COSTS
+from cqrs_lab.workbench.measure.latency import CACHED, QUESTIONS, SERVED_AS
 
 EASE = 0.1  # of a core, up to which a plain view carries the reads with ease
 SLOW_MS = 100.0  # a view that takes longer is too slow, says the article

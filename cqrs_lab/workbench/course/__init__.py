@@ -1,0 +1,25 @@
+"""The course: what its notebooks need beside the package, and the checks of its exercises."""
+
+from cqrs_lab.workbench.course.stage import (
+    PowerCut,
+    Repeatable,
+    die_before_checkpoint,
+    early_shop,
+    power_cut,
+    repeatable,
+    run_apart,
+    stocked_shop,
+)
+from cqrs_lab.workbench.measure.timing import median_ms
+
+__all__ = [
+    "PowerCut",
+    "Repeatable",
+    "die_before_checkpoint",
+    "early_shop",
+    "median_ms",
+    "power_cut",
+    "repeatable",
+    "run_apart",
+    "stocked_shop",
+]

@@ -1,0 +1,206 @@
+"""The checks of what a learner declares: a decider, a read model, a saga.
+
+Owns what is tried and what would be right, in the order of the notebooks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from decimal import Decimal
+from typing import Any
+
+from cqrs_lab.app import Lab, open_shop
+from cqrs_lab.domain import Domain
+from cqrs_lab.errors import RuleViolated
+from cqrs_lab.ivm.read_model import ReadModel
+from cqrs_lab.messages import Command, Event
+from cqrs_lab.shop import (
+    AddOrderLine,
+    CancelOrder,
+    DeliverOrder,
+    OrderDelivered,
+    OrderLine,
+    OrderPaid,
+    OrderPlaced,
+    OrderShipped,
+    PayOrder,
+    PlaceOrder,
+    RefundOrder,
+    ShipOrder,
+    orders,
+)
+from cqrs_lab.store.database import Row
+from cqrs_lab.workbench.course.checked import Checked, Tries, checked
+from cqrs_lab.workbench.course.stage import PowerCut, power_cut, repeatable
+from cqrs_lab.workbench.data.generated import generate
+from cqrs_lab.workbench.data.workload import Workload
+from cqrs_lab.write.decider import Decider
+from cqrs_lab.write.middleware import Middleware
+from cqrs_lab.write.sagas import Saga
+
+
+def check_returns(decider: Decider, command: Callable[..., Command], event: Callable[..., Event]) -> Checked:
+    """Check the exercise of notebook 01: an order that was delivered can be sent back, once.
+
+    Args:
+        decider: the learner's decider of orders.
+        command: the command ReturnOrder(order_id, reason).
+        event: the event OrderReturned(order_id, reason).
+    """
+    before = [
+        OrderPlaced(order_id="o-1"),
+        OrderPaid(order_id="o-1"),
+        OrderShipped(order_id="o-1"),
+        OrderDelivered(order_id="o-1"),
+    ]
+    ask = command(order_id="o-1", reason="too small")
+
+    def tries() -> Tries:
+        delivered = decider.fold(before)
+        yield "a delivered order can be returned", _leads_to(decider, ask, delivered)
+        yield "a shipped order cannot be returned yet", _refused(decider, ask, decider.fold(before[:3]))
+        yield "an order that was never placed cannot be returned", _refused(decider, ask, decider.initial)
+        returned = decider.fold([event(order_id="o-1", reason="too small")], delivered)
+        yield (
+            "evolve() remembers the return",
+            "the state is the same before and after OrderReturned" if returned == delivered else None,
+        )
+        yield "an order is returned once", _refused(decider, ask, returned)
+
+    return checked(tries())
+
+
+def _leads_to(decider: Decider, command: Command, state: Any) -> str | None:
+    try:
+        events = decider.decide(command, state)
+    except RuleViolated as error:
+        return f"decide() refused it: {error.rule!r}"
+    if not isinstance(events, (list, tuple)):
+        return f"decide() gave {events!r}; it gives a list of events"
+    kinds = [type(e).__name__ for e in events]
+    return None if kinds == ["OrderReturned"] else f"decide() gave {kinds}, not ['OrderReturned']"
+
+
+def _refused(decider: Decider, command: Command, state: Any) -> str | None:
+    try:
+        events = decider.decide(command, state)
+    except RuleViolated:
+        return None
+    kinds = [type(e).__name__ for e in events] if isinstance(events, (list, tuple)) else events
+    return f"decide() gave {kinds}; raise RuleViolated(rule, state)"
+
+
+def check_cancellations(model: ReadModel) -> Checked:
+    """Check the exercise of notebook 03: for each reason, how many orders were cancelled and what they were worth.
+
+    Args:
+        model: the learner's read model "cancellations": reason (the key), orders, value.
+    """
+
+    def tries() -> Tries:
+        yield "its key is reason", None if model.keys == ("reason",) else f"it is {', '.join(model.keys)}"
+        with open_shop(**repeatable()) as lab:
+            generate(lab, Workload(orders=300, seed=11))
+            view = lab.serve(model, "view")
+            columns = ", ".join(view.rows().columns)
+            yield "its columns are reason, orders, value", None if columns == _CANCELLED else f"they are {columns}"
+            if columns != _CANCELLED:
+                return
+            problem = _cancelled(lab, view.rows().fetchall())
+            yield "it says what plain Python says", problem
+            if problem:
+                return
+            served = lab.serve(model)
+            line = OrderLine(product_id="p-0001", quantity=1, unit_price="25.90")
+            lab.send(AddOrderLine(order_id="o-00000011", line=line))
+            lab.send(CancelOrder(order_id="o-00000011", reason="takes too long"))
+            lab.send(CancelOrder(order_id="o-00000002", reason="moved house"))
+            yield "more lines and more reasons are counted", _cancelled(lab, view.rows().fetchall())
+            lab.send(RefundOrder(order_id="o-00000002", reason="we are sorry"))
+            yield "a refund is not a cancellation", _cancelled(lab, view.rows().fetchall())
+            served.catch_up()
+            same = served.rows().fetchall() == view.rows().fetchall()
+            yield "the projection follows", None if same else "its rows are not those of the view"
+
+    return checked(tries())
+
+
+_CANCELLED = "reason, orders, value"
+
+
+def _cancelled(lab: Lab, rows: list[Row]) -> str | None:
+    """Say what is wrong with rows of cancellations; what is right follows from the events, one by one."""
+    totals: dict[str, Decimal] = {}
+    expected: dict[str, tuple[int, Decimal]] = {}
+    for event in lab.events(category="order").dicts():
+        data = json.loads(event["data"], parse_float=Decimal, parse_int=Decimal)
+        order = data["order_id"]
+        totals[order] = data.get("total", totals.get(order))
+        if event["type"] == "OrderCancelled":
+            orders, worth = expected.get(data["reason"], (0, Decimal(0)))
+            expected[data["reason"]] = (orders + 1, worth + totals[order])
+    found = {reason: tuple(more) for reason, *more in rows}
+    for reason in found.keys() - expected.keys():
+        return f"there is a row for {reason!r}, for which no order was cancelled"
+    for reason, (orders, worth) in sorted(expected.items()):
+        if found.get(reason) != (orders, worth):
+            said = "{} orders worth {}".format(*found[reason]) if reason in found else "not there"
+            return f"{reason!r} is {said}; it should be {orders} orders worth {worth:.2f}"
+    return None if len(rows) == len(found) else "a reason has more than one row"
+
+
+def check_thanks(saga: Saga, loyalty: Decider) -> Checked:
+    """Check the exercise of notebook 07: a delivered order brings its customer a point for each whole euro, once.
+
+    Args:
+        saga: the learner's saga over OrderPlaced and OrderDelivered.
+        loyalty: the decider that carries out GivePoints(customer_id, order_id, points), in category "loyalty".
+    """
+
+    def shop(*middleware: Middleware) -> Lab:
+        lab = Lab(domain=Domain([orders, loyalty], sagas=[saga], middleware=middleware), **repeatable())
+        lab.follow(saga)
+        for id, price in (("1", "19.98"), ("2", "5.00")):
+            line = OrderLine(product_id="p-1", quantity=1, unit_price=price)
+            lab.send(PlaceOrder(order_id=f"o-{id}", customer_id=f"c-{id}", lines=(line,)))
+            lab.send(PayOrder(order_id=f"o-{id}", amount=price))
+            lab.send(ShipOrder(order_id=f"o-{id}", tracking_number=f"T-{id}"))
+        return lab
+
+    def tries() -> Tries:
+        state = saga.initial
+        for event in (OrderPlaced(order_id="o-1", customer_id="c-1", total="19.98"), OrderDelivered(order_id="o-1")):
+            state = saga.evolve(state, event)
+            answer, what = saga.react(state, event), f"react() gives a list for {type(event).__name__}"
+            if not isinstance(answer, (list, tuple)):
+                yield what, f"it gave {answer!r}; a list of commands, or an empty one"
+                return
+            yield what, None
+        with shop() as lab:
+            lab.catch_up()
+            yield "nobody is thanked before the parcel is there", _points(lab)
+            lab.send(DeliverOrder(order_id="o-2"))
+            lab.catch_up()
+            yield "the customer of a delivered order is thanked", _points(lab, "5 to c-2 for o-2")
+            lab.send(DeliverOrder(order_id="o-1"))
+            lab.catch_up()
+            problem = _points(lab, "5 to c-2 for o-2", "19 to c-1 for o-1")
+            yield "every customer gets the points of the own order", problem
+        with shop(power_cut(1, "after")) as lab:
+            lab.send(DeliverOrder(order_id="o-1"))
+            with suppress(PowerCut):
+                lab.catch_up()
+            lab.catch_up()
+            yield "after a power cut nobody is thanked twice", _points(lab, "19 to c-1 for o-1")
+
+    return checked(tries())
+
+
+def _points(lab: Lab, *expected: str) -> str | None:
+    """Say what is wrong with the points that were given so far."""
+    given = [json.loads(event["data"]) for event in lab.events(category="loyalty").dicts()]
+    found = [f"{e['points']} to {e['customer_id']} for {e['order_id']}" for e in given]
+    said, wanted = ", then ".join(found), ", then ".join(expected)
+    return None if said == wanted else f"the points given are {said or 'none'}; it should be {wanted or 'none'}"

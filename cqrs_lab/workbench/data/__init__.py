@@ -1,0 +1,1 @@
+"""Data: made-up workloads and foreign tables, as events for a lab."""

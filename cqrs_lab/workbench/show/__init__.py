@@ -1,0 +1,1 @@
+"""What is shown: figures and widgets over a lab and over measurements."""
