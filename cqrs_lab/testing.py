@@ -1,4 +1,4 @@
-"""Testing: for people who test their own domain, or an event store of their own.
+"""Tests of a domain or of a store: for people who test their own domain, or an event store of their own.
 
 Owns the name alone; given, when, then are in `tools/specs.py`, what a store must keep in `tools/contract.py`. Needs no
 test runner; pytest finds the contract.

@@ -1,4 +1,4 @@
-"""Tracing: the story behind one correlation id.
+"""A trace: the story behind one correlation id.
 
 Owns the account of what one command set going: the commands, the events they led to, the steps that sagas took, and
 the rows of read models that changed. It is read from the log alone; nothing is written down for it.

@@ -1,4 +1,4 @@
-"""Reading: all places that a SELECT and those inside it read, and what is demanded of their rows.
+"""What is read: all places that a SELECT and those inside it read, and what is demanded of their rows.
 
 Owns the full names: each place has an alias that no other one shares, so that an expression means the same wherever it
 is put.

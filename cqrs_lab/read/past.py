@@ -1,4 +1,4 @@
-"""Time travel: every read model as of a moment, from the log alone.
+"""The past: every read model as of a moment, from the log alone.
 
 Owns the meaning of a moment. `position` and `recorded` cut the log where the store stood: what was known then.
 `occurred` keeps the events that had happened by then, as they are known now. Together: what was believed on one day

@@ -1,4 +1,4 @@
-"""Running: servings that move by themselves.
+"""The runner: what moves servings, and when.
 
 Owns the modes. A manual serving moves when it is told to. An inline one moves in the transaction of each append. One in
 the background is moved by a thread that wakes at each append, and so is a materialized table that is refreshed every so

@@ -1,4 +1,4 @@
-"""Subscriptions: following the log, event by event from a checkpoint, or in a thread that wakes when it grows.
+"""Followers of the log: event by event from a checkpoint, or in a thread that wakes when it grows.
 
 Owns the checkpoints of followers, such as sagas, the events that were set aside (dead letters), the words for how far
 somebody is behind, and the thread. An event is handed over at least once: the checkpoint is stored after it was

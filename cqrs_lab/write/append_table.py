@@ -1,4 +1,4 @@
-"""Appending a table: millions of events in one transaction, numbered as arrays and inserted as a set.
+"""The append of a table: millions of events in one transaction, numbered as arrays and inserted as a set.
 
 Owns the way from a checked table to rows of the log; the checks are in `table_rules.py`.
 """

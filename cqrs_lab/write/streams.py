@@ -1,4 +1,4 @@
-"""Loading a stream: the state that commands are decided on.
+"""A stream as it is loaded: the state that commands are decided on.
 
 Owns the snapshots. A snapshot is the state of a stream after one of its events, kept so that only the events behind it
 are folded. It is a cache and never an answer of its own: dropping all of them changes nothing but the time it takes.

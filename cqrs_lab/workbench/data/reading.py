@@ -1,4 +1,4 @@
-"""Reading foreign tables: the Olist folder, CSV and Parquet files, frames of any make, strictly.
+"""Foreign tables: the Olist folder, CSV and Parquet files, frames of any make, strictly.
 
 Owns how text becomes exact numbers and local times become moments, and says file, line and column where it does not.
 Touches no lab.

@@ -1,4 +1,4 @@
-"""Polling: asking again and again until a read model has caught up, as clients do that cannot wait for a position."""
+"""A poll: asking again and again until a read model has caught up, as clients do that cannot wait for a position."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Timing: how long a call takes.
+"""The time of a call: how long a call takes.
 
 Owns the clock of single calls.
 """
