@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 from uuid import UUID, uuid4
 
 import pyarrow as pa
@@ -42,9 +42,6 @@ from cqrs_lab.write.event_store import EventStore
 from cqrs_lab.write.middleware import Middleware, Policy, Receipt
 from cqrs_lab.write.sagas import Process, Saga
 from cqrs_lab.write.table_rules import Table
-
-if TYPE_CHECKING:
-    from cqrs_lab.shop import PaymentGateway
 
 
 class Lab:
@@ -605,7 +602,7 @@ def open_shop(
     threads: int | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     new_id: Callable[[], UUID] = uuid4,
-    gateway: PaymentGateway | None = None,
+    gateway: Any = None,
     policy: Policy | None = None,
     middleware: Sequence[Middleware] = (),
     query_middleware: Sequence[QueryMiddleware] = (),
@@ -614,23 +611,13 @@ def open_shop(
     """Open a lab over the example shop (see `cqrs_lab.shop`); other arguments as for Lab.
 
     Args:
-        gateway: what takes payments; a simulated one that approves when None.
+        gateway: what takes payments, a `cqrs_lab.shop.PaymentGateway`; a simulated one that approves when None.
         policy: who may send which command; everybody all when None.
         middleware, query_middleware: what else happens around every command and every query.
     """
-    from cqrs_lab import shop
-    from cqrs_lab.shop.read_models import READ_MODELS
+    from cqrs_lab.shop.whole import shop_domain  # here, so that a lab of another domain does not declare the shop
 
-    domain = Domain(
-        deciders=[shop.orders, shop.customers, shop.products],
-        read_models=READ_MODELS,
-        queries=[shop.OrderDetails, shop.OrdersOfCustomer, shop.SalesByDay],
-        services=[shop.payments(gateway or shop.SimulatedGateway())],
-        sagas=[shop.fulfilment],
-        policy=policy,
-        middleware=middleware,
-        query_middleware=query_middleware,
-    )
+    domain = shop_domain(gateway=gateway, policy=policy, middleware=middleware, query_middleware=query_middleware)
     return Lab(
         path,
         domain=domain,

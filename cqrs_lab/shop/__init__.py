@@ -69,6 +69,7 @@ from cqrs_lab.shop.stock import (
     StockReserved,
     products,
 )
+from cqrs_lab.shop.whole import shop_domain
 
 __all__ = [
     "AddOrderLine",
@@ -130,4 +131,5 @@ __all__ = [
     "payments",
     "product_demand",
     "products",
+    "shop_domain",
 ]

@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
@@ -18,11 +17,12 @@ from textwrap import dedent
 from typing import Literal, TypedDict
 from uuid import UUID
 
-from cqrs_lab.app import Lab, open_shop
+from cqrs_lab.app import Lab
 from cqrs_lab.domain import Domain
 from cqrs_lab.messages import Command, Event, Money
 from cqrs_lab.shop import OrderLine, PaymentGateway, PayOrder, PlaceOrder, StockProduct
 from cqrs_lab.shop.orders import value
+from cqrs_lab.shop.whole import shop_domain
 from cqrs_lab.store.connect import MEMORY
 from cqrs_lab.store.move import Move
 from cqrs_lab.write.decider import Decider
@@ -90,9 +90,7 @@ def stocked_shop(
         middleware: what else happens around every command.
         path: of a new store; in memory when not given.
     """
-    with open_shop(gateway=gateway) as plain:
-        domain = replace(plain.domain, middleware=middleware)
-    lab = Lab(path, domain=domain, **repeatable())
+    lab = Lab(path, domain=shop_domain(gateway=gateway, middleware=middleware), **repeatable())
     lab.send_many([StockProduct(product_id=product, quantity=quantity) for product, quantity in units.items()])
     lab.follow("fulfilment")
     return lab
