@@ -6,8 +6,6 @@ step gets what is asked and `proceed`, which is everything further in, and retur
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +16,7 @@ from cqrs_lab.read.cache import Cache
 from cqrs_lab.read.runner import Running
 from cqrs_lab.read.served import chosen, reach
 from cqrs_lab.read.table import ServedAs
+from cqrs_lab.store.times import Times
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,26 +38,16 @@ ProceedAsking = Callable[[Asked], Any]
 QueryMiddleware = Callable[[Asked, ProceedAsking], Any]
 
 
-class QueryTimes:
-    """Notes how long each query took: (type, "done", "cached" or the name of an error, seconds), the latest 100,000."""
-
-    __name__ = "times"
-
-    def __init__(self) -> None:
-        self.noted: deque[tuple[str, str, float]] = deque(maxlen=100_000)
+class QueryTimes(Times):
+    """Notes how long each query took; an answer that was kept from before is told as "cached"."""
 
     def __call__(self, asked: Asked, proceed: ProceedAsking) -> Any:
         """Have the query answered and note how long that took."""
-        outcome, start = "done", time.perf_counter()
-        try:
-            answer = proceed(asked)
-            outcome = "cached" if asked.notes.get("cached") else "done"
-            return answer
-        except BaseException as error:
-            outcome = type(error).__name__
-            raise
-        finally:
-            self.noted.append((type(asked.query).__name__, outcome, time.perf_counter() - start))
+
+        def told() -> str:
+            return "cached" if asked.notes.get("cached") else "done"
+
+        return self.note(type(asked.query).__name__, lambda: proceed(asked), told)
 
 
 class QueryBus:

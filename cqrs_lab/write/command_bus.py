@@ -20,12 +20,12 @@ from cqrs_lab.write.decider import Decider, Handler
 from cqrs_lab.write.event_store import EventStore
 from cqrs_lab.write.group_commit import GroupCommit
 from cqrs_lab.write.middleware import (
+    CommandTimes,
     Envelope,
     Middleware,
     Policy,
     Proceed,
     Receipt,
-    Times,
     acting,
     authorized,
     idempotent,
@@ -70,7 +70,7 @@ class CommandBus:
                         f"{handler.category!r}; a command has one owner. Registered are {self._registered()}"
                     )
                 self.handlers[command] = handler
-        self.times = Times()
+        self.times = CommandTimes()
         self.middleware: list[Middleware] = [
             logged,
             self.times,

@@ -10,7 +10,6 @@ import hashlib
 import logging
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,6 +18,7 @@ from uuid import UUID
 
 from cqrs_lab.errors import ConcurrencyError, IdempotencyConflict, InvalidMessage, NotAllowed, RuleViolated
 from cqrs_lab.messages import Command, Event, utc
+from cqrs_lab.store.times import Times
 from cqrs_lab.write.batch import Batch, Remembered, Seen
 from cqrs_lab.write.decider import Handler, Service
 from cqrs_lab.write.event_store import EventStore
@@ -114,22 +114,12 @@ def logged(envelope: Envelope, proceed: Proceed) -> Receipt:
     return receipt
 
 
-class Times:
-    """Notes how long each command took: (type, outcome, seconds), the latest 100,000."""
-
-    def __init__(self) -> None:
-        self.noted: deque[tuple[str, str, float]] = deque(maxlen=100_000)
+class CommandTimes(Times):
+    """Notes how long each command took."""
 
     def __call__(self, envelope: Envelope, proceed: Proceed) -> Receipt:
         """Carry the command out and note how long that took."""
-        outcome, start = "done", time.perf_counter()
-        try:
-            return proceed(envelope)
-        except BaseException as error:
-            outcome = type(error).__name__
-            raise
-        finally:
-            self.noted.append((type(envelope.command).__name__, outcome, time.perf_counter() - start))
+        return self.note(type(envelope.command).__name__, lambda: proceed(envelope))
 
 
 def validated(envelope: Envelope, proceed: Proceed) -> Receipt:
