@@ -18,11 +18,11 @@ import pyarrow as pa
 from cqrs_lab.domain import Domain
 from cqrs_lab.errors import DeclarationError
 from cqrs_lab.fork import Drop, Edit, Injected, change_log, copy_log
-from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.messages import Command, Event, Query
 from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.history import history
 from cqrs_lab.read.past import Moment, Past, as_of, diff
+from cqrs_lab.read.projection import Model
 from cqrs_lab.read.queries import QueryBus, QueryMiddleware
 from cqrs_lab.read.served import Served, reach
 from cqrs_lab.read.servings import Servings
@@ -112,7 +112,7 @@ class Lab:
         occurred_at: datetime | None = None,
         expected_version: int | None = None,
         actor: str | None = None,
-        wait_for: ReadModel | str | None = None,
+        wait_for: Model | str | None = None,
         timeout: float = 5,
     ) -> Receipt:
         """Carry out a command and return once its events are on disk. Safe from many threads.
@@ -337,7 +337,7 @@ class Lab:
 
     # -- the read side ---------------------------------------------------------------------------------------------
 
-    def model(self, model: ReadModel | str) -> ReadModel:
+    def model(self, model: Model | str) -> Model:
         """Return a read model by its name, in any case; one that is given as such is taken in first.
 
         Raises:
@@ -348,7 +348,7 @@ class Lab:
 
     def serve(
         self,
-        model: ReadModel | str,
+        model: Model | str,
         as_: ServedAs = "projection",
         mode: str | None = None,
         *,
@@ -407,7 +407,7 @@ class Lab:
         """
         return DeadLetters(self._log).rows()
 
-    def retry_dead_letters(self, model: ReadModel | str | None = None) -> int:
+    def retry_dead_letters(self, model: Model | str | None = None) -> int:
         """Try again what was set aside, after what was wrong is mended; what fails again stays.
 
         A saga, or a projection in Python, gets these events now, in order of position, though later ones went before; a
@@ -500,7 +500,7 @@ class Lab:
         """
         return as_of(self._catalog, position=position, recorded=recorded, occurred=occurred)
 
-    def history(self, model: ReadModel | str, *key: Any) -> Rows:
+    def history(self, model: Model | str, *key: Any) -> Rows:
         """Return how one row became what it is: a row for each event that changed it.
 
         Returns:
@@ -509,7 +509,7 @@ class Lab:
         """
         return history(self._catalog, model, key)
 
-    def diff(self, model: ReadModel | str, a: int | Moment | Past | Lab, b: int | Moment | Past | Lab) -> Rows:
+    def diff(self, model: Model | str, a: int | Moment | Past | Lab, b: int | Moment | Past | Lab) -> Rows:
         """Return what is different in a read model between two moments, or between two worlds.
 
         Args:

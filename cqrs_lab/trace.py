@@ -157,13 +157,13 @@ def _touched(catalog: Catalog, model: ReadModel, position: int) -> list[tuple[An
 def _source(catalog: Catalog, name: str, *, to: int) -> str:
     """The SELECT of the rows that a source had at a position."""
     window = catalog.window(0, to)
-    layer = catalog.models.get(name)
-    return window(name) if layer is None else layer.expanded(catalog.models, window)
+    layer = catalog.known.get(name)
+    return window(name) if layer is None else layer.expanded(catalog.known, window)
 
 
 def _changed_rows(catalog: Catalog, name: str, position: int) -> str | None:
     """The SELECT of the rows of a source that an event changed, as they were and as they are; None without any."""
-    layer = catalog.models.get(name)
+    layer = catalog.known.get(name)
     if layer is None:
         return catalog.window(position - 1, position)(name)
     touched = _touched(catalog, layer, position)

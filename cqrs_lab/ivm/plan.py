@@ -79,7 +79,7 @@ class Touch:
 class Recompute:
     """All rows are made again."""
 
-    model: ReadModel
+    model: object
     reason: str
     way: str = "recompute all"
     uses: tuple[Use, ...] = ()

@@ -13,7 +13,7 @@ from cqrs_lab.errors import CqrsLabError, QueryFailed, ReadModelRefused, Unknown
 from cqrs_lab.ivm.orders import order_reasons
 from cqrs_lab.ivm.plan import AnyPlan, Recompute, plan_of
 from cqrs_lab.ivm.read_model import ReadModel, written_out
-from cqrs_lab.read.projection import Projection
+from cqrs_lab.read.projection import Model, Projection
 from cqrs_lab.sql.bound import bound_calls, bound_reasons
 from cqrs_lab.sql.names import names_events, quote
 from cqrs_lab.sql.places import places
@@ -39,12 +39,12 @@ class Catalog:
         dead: the events that were set aside.
     """
 
-    def __init__(self, log: Log, models: Iterable[ReadModel]) -> None:
+    def __init__(self, log: Log, models: Iterable[Model]) -> None:
         self.log, self.memory, self.dead = log, log.memory, DeadLetters(log)
-        self.models: dict[str, ReadModel] = {}
-        self._bound: dict[ReadModel, tuple[str, ...]] = {}
-        self._plans: dict[ReadModel, AnyPlan] = {}
-        self._fingerprints: dict[ReadModel, str] = {}
+        self.models: dict[str, Model] = {}
+        self._bound: dict[Model, tuple[str, ...]] = {}
+        self._plans: dict[Model, AnyPlan] = {}
+        self._fingerprints: dict[Model, str] = {}
         self._texts: Mapping[str, Text] = {}  # those that the world is made of
         self._strangers: dict[str, ReadModel] = {}
         for model in models:
@@ -52,7 +52,7 @@ class Catalog:
                 raise ReadModelRefused(f"two read models are called {model.name!r}; names differ in more than case")
             self.declare(model)
 
-    def declare(self, model: ReadModel) -> ReadModel:
+    def declare(self, model: Model) -> Model:
         """Take a read model in, replacing one of the same name.
 
         Raises:
@@ -79,7 +79,7 @@ class Catalog:
         if isinstance(model, Projection):
             model.check(self.log.categories.values())
         else:  # again, because now it is known what the layers are
-            reasons = list(dict.fromkeys(order_reasons(model.tree, self.models)))
+            reasons = list(dict.fromkeys(order_reasons(model.tree, self.known)))
             if reasons:
                 raise ReadModelRefused(f"read model {model.name!r} was refused: {'; '.join(reasons)}")
         with suppress(UnknownEventType):  # said when it is asked; the store must open for other questions
@@ -89,9 +89,9 @@ class Catalog:
         self._plans.clear()
         return model
 
-    def find(self, model: ReadModel | str) -> ReadModel:
+    def find(self, model: Model | str) -> Model:
         """Return the read model of that name."""
-        if isinstance(model, ReadModel):
+        if not isinstance(model, str):
             return model if self.models.get(model.name.lower()) == model else self.declare(model)
         found = self.models.get(model.lower())
         if found is None:
@@ -99,7 +99,7 @@ class Catalog:
             raise UnknownReadModel(f"no read model is called {model!r}; there are {known}")
         return found
 
-    def below(self, model: ReadModel) -> set[str]:
+    def below(self, model: Model) -> set[str]:
         """Return the names of a read model and of all that it is built on."""
         names = {model.name}
         for source in model.sources():
@@ -107,7 +107,7 @@ class Catalog:
             names |= self.below(layer) if layer else set()
         return names
 
-    def reads(self, model: ReadModel, table: str) -> bool:
+    def reads(self, model: Model, table: str) -> bool:
         """Return whether the rows of a read model follow from a table of events, by its name."""
         if isinstance(model, Projection):
             categories = (
@@ -119,12 +119,12 @@ class Catalog:
             self.reads(self.models[name], table) for name in names if name in self.models
         )
 
-    def mentioned(self, sql: str) -> Iterator[ReadModel]:
+    def mentioned(self, sql: str) -> Iterator[Model]:
         """Yield the read models whose names occur in a text."""
         folded = sql.lower()
         return (model for name, model in self.models.items() if name in folded)
 
-    def columns(self, model: ReadModel) -> tuple[str, ...]:
+    def columns(self, model: Model) -> tuple[str, ...]:
         """Return the read model's columns, checking on the way that its SELECT fits the log."""
         if isinstance(model, Projection):
             return tuple(model.columns)
@@ -141,13 +141,13 @@ class Catalog:
             self._bound[model] = _COLUMNS[known]
         return self._bound[model]
 
-    def keyed(self, model: ReadModel, key: tuple[Any, ...]) -> dict[str, Any]:
+    def keyed(self, model: Model, key: tuple[Any, ...]) -> dict[str, Any]:
         """Return the key's columns with their values, refusing too few or too many."""
         if len(key) != len(model.keys):
             raise QueryFailed(f"{model.name} has the key {', '.join(model.keys)}; {len(key)} values were given")
         return dict(zip(model.keys, key, strict=True))
 
-    def conditions(self, model: ReadModel, equals: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    def conditions(self, model: Model, equals: Mapping[str, Any]) -> tuple[str, list[Any]]:
         """Return the SQL condition, and its values, that columns equal values (None: is empty)."""
         columns = {name.lower() for name in self.columns(model)}
         parts, params = [], []
@@ -161,15 +161,15 @@ class Catalog:
                 params.append(as_stored(value))
         return " AND ".join(parts) or "true", params
 
-    def fingerprint(self, model: ReadModel) -> str:
+    def fingerprint(self, model: Model) -> str:
         """Return what tells the read model's SELECT, with its layers and the upcasts below them, from another one."""
         if isinstance(model, Projection):  # its handlers may come later
-            return model.fingerprint({}, self.log.meaning)
+            return model.fingerprint
         if model not in self._fingerprints:
             self._fingerprints[model] = model.fingerprint(self.known, self.log.meaning)
         return self._fingerprints[model]
 
-    def window(self, start: int, end: int, *models: ReadModel) -> Callable[[str], str]:
+    def window(self, start: int, end: int, *models: Model) -> Callable[[str], str]:
         """Return what reads, of a table of events, those after `start` up to `end`.
 
         Args:
@@ -182,7 +182,7 @@ class Catalog:
         """Return a read model's text over a window of the log, for each of its layers without its dead letters."""
         return written_out(model, self.known, lambda layer, table: self.window(start, end, layer)(table))
 
-    def plan(self, model: ReadModel) -> AnyPlan:
+    def plan(self, model: Model) -> AnyPlan:
         """Return how the rows of a read model move."""
         if model not in self._plans:
             if isinstance(model, Projection):
@@ -191,11 +191,11 @@ class Catalog:
                 self._plans[model] = plan_of(model, self.columns_of, self.known, self.plan)
         return self._plans[model]
 
-    def checkpoint(self, model: ReadModel, kind: str) -> Checkpoint | None:
+    def checkpoint(self, model: Model, kind: str) -> Checkpoint | None:
         """Return what a serving of a read model says of itself, None when there is none."""
         return self.memory.checkpoint((model.id, kind))
 
-    def readers(self, model: ReadModel) -> tuple[list[ReadModel], list[str]]:
+    def readers(self, model: Model) -> tuple[list[ReadModel], list[str]]:
         """Return the projections in the store that read another one's rows, and those of which that is not known.
 
         A store knows the text of what was served in it, so that a lab which does not declare a projection can tell all
@@ -228,7 +228,7 @@ class Catalog:
                 return stranger
         return None
 
-    def _may_read(self, name: str, model: ReadModel) -> bool:
+    def _may_read(self, name: str, model: Model) -> bool:
         """Whether a projection of the store, of which no more is known, may read the rows of another one."""
         text = self.memory.texts.get(name)
         if text is None:
@@ -254,7 +254,8 @@ class Catalog:
     def known(self) -> dict[str, ReadModel]:
         """The read models of this lab, and those that the store knows beside them."""
         self._look()
-        return {**self._strangers, **self.models}
+        declared = {name: model for name, model in self.models.items() if isinstance(model, ReadModel)}
+        return {**self._strangers, **declared}
 
     def columns_of(self, name: str) -> Iterable[str]:
         """Return the columns of a table of events or of a read model, by its name in lower case."""
@@ -267,7 +268,7 @@ class Catalog:
     def _tables(self) -> list[str]:
         return [category.table for category in self.log.categories.values()]
 
-    def _check_calls(self, model: ReadModel, text: str) -> None:
+    def _check_calls(self, model: Model, text: str) -> None:
         """Refuse calls that are no functions of the events once DuckDB has bound them, such as a sum of DOUBLE."""
         try:
             reasons = dict.fromkeys(bound_reasons(bound_calls(self.log.database.execute, text)))

@@ -13,10 +13,9 @@ from typing import Any
 import pyarrow as pa
 
 from cqrs_lab.errors import DeclarationError, ProjectionFailed, RebuildNeeded, StoreError, UnknownEventType
-from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.messages import Recorded
 from cqrs_lab.read.catalog import Catalog
-from cqrs_lab.read.projection import Key, Projection
+from cqrs_lab.read.projection import Key, Model, Projection
 from cqrs_lab.read.stored import Check, Stored, Tell
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.categories import Category, aware_value
@@ -231,6 +230,6 @@ class Handled(Stored):
         return done if len(batch) == chunk else end, None
 
 
-def stored_of(catalog: Catalog, model: ReadModel, as_: str, mode: str = "manual") -> Stored:
+def stored_of(catalog: Catalog, model: Model, as_: str, mode: str = "manual") -> Stored:
     """Return the table of a serving, whether its rows are made by a SELECT or by handlers; arguments as of `Table`."""
     return Handled(catalog, model, as_, mode) if isinstance(model, Projection) else Stored(catalog, model, as_, mode)

@@ -20,6 +20,7 @@ from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.ivm.reading import CannotPlan, Use
 from cqrs_lab.ivm.shape import Shape
 from cqrs_lab.read.catalog import Catalog
+from cqrs_lab.read.projection import Model, Projection
 from cqrs_lab.sql.names import literal, names_events, quote
 from cqrs_lab.sql.parse import Node, text_of
 from cqrs_lab.store.categories import as_stored
@@ -35,10 +36,11 @@ Known = dict[str, list[Any]]
 """Column -> the only values that matter."""
 
 
-def history(catalog: Catalog, model: ReadModel | str, key: Sequence[Any]) -> Rows:
+def history(catalog: Catalog, model: Model | str, key: Sequence[Any]) -> Rows:
     """Return the history of one row (see `Lab.history`)."""
     found = catalog.find(model)
-    found.expanded(catalog.known, catalog.log.source)  # one without a SELECT says that it has no past
+    if isinstance(found, Projection):
+        found.expanded(catalog.known, catalog.log.source)  # it has no SELECT, and says that it has no past
     columns = catalog.columns(found)
     values = {name: [as_stored(value)] for name, value in catalog.keyed(found, tuple(key)).items()}
     versions = _Versions(catalog, catalog.log.head)
@@ -96,9 +98,8 @@ class _Versions:
             if shape.position is not None:
                 with suppress(CannotPlan):
                     return self._folded(fold_of(shape, combines_too=False), known, combines=False)
-            if len({use.place for use in shape.uses}) == len(
-                shape.uses
-            ):  # none is read twice, each time for other rows
+            is_read_twice = len({use.place for use in shape.uses}) < len(shape.uses)  # each time for other rows
+            if not is_read_twice:
                 return self._joined(shape, known)
         return self._asked(model, known, self._positions(model), lambda p: self._past(model, p))
 

@@ -14,9 +14,9 @@ from contextlib import contextmanager, nullcontext, suppress
 from cqrs_lab.errors import NotServed, QueryFailed
 from cqrs_lab.ivm.merge import Merge, merge_of
 from cqrs_lab.ivm.plan import AnyPlan
-from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.history import EVER
+from cqrs_lab.read.projection import Model
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.memory import Checkpoint
 from cqrs_lab.store.move import SERVINGS, moving
@@ -147,7 +147,7 @@ class Kept:
         self._run("DROP TABLE _rows")
 
 
-def kept(catalog: Catalog, model: ReadModel) -> Kept | None:
+def kept(catalog: Catalog, model: Model) -> Kept | None:
     """Return the history that is kept of a read model, None when there is none."""
     if catalog.checkpoint(model, _AS) is None:
         return None
@@ -161,13 +161,13 @@ def _kept_by(catalog: Catalog, plan: AnyPlan) -> Kept | None:
     return None
 
 
-def keep(catalog: Catalog, model: ReadModel, *, wanted: bool) -> None:
+def keep(catalog: Catalog, model: Model, *, wanted: bool) -> None:
     """Begin or end to keep the history of a read model, or of those below it that merge.
 
     Raises:
         NotServed: none of them does, so that its past can only be folded.
     """
-    below = (_kept_by(catalog, catalog.plan(catalog.known[name.lower()])) for name in sorted(catalog.below(model)))
+    below = (_kept_by(catalog, catalog.plan(catalog.models[name.lower()])) for name in sorted(catalog.below(model)))
     found = [one for one in below if one is not None]
     if wanted and not found:
         raise NotServed(
@@ -181,7 +181,7 @@ def keep(catalog: Catalog, model: ReadModel, *, wanted: bool) -> None:
             one.drop()
 
 
-def follow(catalog: Catalog, model: ReadModel, position: int) -> None:
+def follow(catalog: Catalog, model: Model, position: int) -> None:
     """Move histories on when the rows of a read model have moved to a position."""
     for one in _below(catalog, [model]):
         if one.is_fit:
@@ -189,23 +189,23 @@ def follow(catalog: Catalog, model: ReadModel, position: int) -> None:
                 one.forward(position)
 
 
-def remake(catalog: Catalog, models: Iterable[ReadModel]) -> None:
+def remake(catalog: Catalog, models: Iterable[Model]) -> None:
     """Make the histories of read models, and of those that they are built on, again."""
     for one in _below(catalog, models):
         with catalog.log.database.lock(SERVINGS), suppress(QueryFailed):  # what was there stays, and is no less true
             one.build(catalog.log.head)
 
 
-def _below(catalog: Catalog, models: Iterable[ReadModel]) -> list[Kept]:
+def _below(catalog: Catalog, models: Iterable[Model]) -> list[Kept]:
     if not any(as_ == _AS for _, as_ in catalog.memory.checkpoints):
         return []
     names = {name.lower() for model in models for name in catalog.below(model)}
-    found = (kept(catalog, catalog.known[name]) for name in sorted(names))
+    found = (kept(catalog, catalog.models[name]) for name in sorted(names))
     return [one for one in found if one is not None]
 
 
 @contextmanager
-def remade(catalog: Catalog, is_concerned: Callable[[ReadModel], bool]) -> Iterator[Callable[[], None]]:
+def remade(catalog: Catalog, is_concerned: Callable[[Model], bool]) -> Iterator[Callable[[], None]]:
     """Drop histories that something in the past of the log changes, and make them again when it is done.
 
     Yields:

@@ -14,11 +14,11 @@ from datetime import UTC, date, datetime, time
 from typing import Any
 
 from cqrs_lab.errors import InvalidMoment, QueryFailed
-from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.messages import utc
 from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.differences import columns_of, differences
 from cqrs_lab.read.kept import kept
+from cqrs_lab.read.projection import Model, Projection
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.categories import as_stored, naive
 from cqrs_lab.store.rows import Rows
@@ -56,17 +56,17 @@ class Past:
     position: int
     occurred: datetime | None = None
 
-    def get(self, model: ReadModel | str, *key: Any) -> dict[str, Any] | None:
+    def get(self, model: Model | str, *key: Any) -> dict[str, Any] | None:
         """Return the row that the read model had for a key, None when it had none."""
         found = self.catalog.find(model)
         rows = self._where(found, self.catalog.keyed(found, key)).dicts()
         return rows[0] if rows else None
 
-    def where(self, model: ReadModel | str, **equals: Any) -> Rows:
+    def where(self, model: Model | str, **equals: Any) -> Rows:
         """Return the rows that the read model had with these values, ordered by key."""
         return self._where(self.catalog.find(model), equals)
 
-    def rows(self, model: ReadModel | str) -> Rows:
+    def rows(self, model: Model | str) -> Rows:
         """Return all rows that the read model had, ordered by key."""
         return self.where(model)
 
@@ -94,7 +94,7 @@ class Past:
         occurred = f", occurred by {self.occurred.isoformat()}" if self.occurred else ""
         return f"<the past: up to position {self.position} of {self.catalog.log.head}{occurred}>"
 
-    def _where(self, model: ReadModel, equals: dict[str, Any]) -> Rows:
+    def _where(self, model: Model, equals: dict[str, Any]) -> Rows:
         condition, params = self.catalog.conditions(model, equals)
         order = ", ".join(map(quote, model.keys))
 
@@ -104,7 +104,7 @@ class Past:
 
         return Rows(self.catalog.log, sql(), params, again=lambda: (sql(), None))
 
-    def _text(self, model: ReadModel) -> str:
+    def _text(self, model: Model) -> str:
         """The SELECT of the rows that a read model had: out of the kept history where there is one, else folded."""
         if self.occurred is None:
             with suppress(QueryFailed):  # it may be dropped this very moment, as by an erasure
@@ -112,8 +112,8 @@ class Past:
                 rows = there and there.rows(self.position)
                 if rows:
                     return rows
-        models = self.catalog.models
-        if not any(source.name.lower() in models for source in model.sources()):
+        models = self.catalog.known
+        if isinstance(model, Projection) or not any(source.name.lower() in models for source in model.sources()):
             return model.expanded(models, self._window)
         return model.bound(
             lambda place: (
@@ -147,7 +147,7 @@ def as_of(
     return Past(catalog, last, None if occurred is None else moment(occurred, "occurred"))
 
 
-def diff(model: ReadModel | str, before: int | Moment | Past, after: int | Moment | Past, default: Catalog) -> Rows:
+def diff(model: Model | str, before: int | Moment | Past, after: int | Moment | Past, default: Catalog) -> Rows:
     """Return what is different between two moments (see `Lab.diff`).
 
     Args:
@@ -156,7 +156,7 @@ def diff(model: ReadModel | str, before: int | Moment | Past, after: int | Momen
     one, other = _past(before, default), _past(after, default)
     found = default.find(model)
     database, texts = default.log.database, []
-    columns = columns_of(database, found.expanded(default.models, default.log.source))
+    columns = columns_of(database, found.expanded(default.known, default.log.source))
     with ExitStack() as stack:
         for number, past in enumerate((one, other)):
             text = past._text(past.catalog.find(found))

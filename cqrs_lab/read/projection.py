@@ -44,7 +44,7 @@ Handler = Callable[[Recorded, Any], object]
 Key = tuple[Any, ...]
 
 
-class Projection(ReadModel):
+class Projection:
     """A read model whose rows are made by handlers in Python, one event at a time.
 
     Handlers are declared with `on`. One that sends commands is refused and belongs into a saga: it would wait for the
@@ -72,8 +72,8 @@ class Projection(ReadModel):
         chunk: int = 500,
         side_effect: bool = False,
     ) -> None:
-        for field, value in {"name": name, "key": key, "sql": ""}.items():
-            object.__setattr__(self, field, value)  # the base is frozen
+        self.name, self.key, self.sql = name, key, ""
+        self.over: tuple[ReadModel, ...] = ()
         check_model_name("projection", name)
         types = dict(columns or {})
         for column in types:
@@ -97,8 +97,15 @@ class Projection(ReadModel):
         unwrapped = {column: unwrap(kind) for column, kind in types.items()}
         self._places = {c: decimal_limits(more)[1] for c, (kind, more, _) in unwrapped.items() if kind is Decimal}
 
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
+    @property
+    def id(self) -> str:
+        """The name in lower case: names are one when they differ in case only."""
+        return self.name.lower()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The key's columns."""
+        return (self.key,) if isinstance(self.key, str) else tuple(self.key)
 
     def on(self, event: type[Event]) -> Callable[[Handler], Handler]:
         """Declare what handles an event type: `handler(recorded, rows)`, with rows as `RowsToHandle`.
@@ -156,8 +163,9 @@ class Projection(ReadModel):
             "projection, and not as a view, materialized or as of another moment"
         )
 
-    def fingerprint(self, models: Mapping[str, ReadModel], source: Callable[[str], str | None]) -> str:
-        """Return what tells its columns and the source of its handlers from others; not what the handlers call."""
+    @property
+    def fingerprint(self) -> str:
+        """What tells its columns and the source of its handlers from others; not what the handlers call."""
         if self._fingerprint is None:
             handlers = sorted((event.__name__, text(handler)) for event, handler in self.handlers.items())
             said = f"{self.keys} {self.columns} {'side effect' if self.side_effect else handlers}"
@@ -194,3 +202,7 @@ def text(handler: Handler) -> str:
     except (OSError, TypeError):
         code = getattr(handler, "__code__", None)
         return f"{code.co_code.hex()} {code.co_names} {code.co_consts}" if code else repr(type(handler))
+
+
+Model = ReadModel | Projection
+"""What can be served: rows that a SELECT makes, or handlers in Python."""

@@ -17,11 +17,10 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from cqrs_lab.errors import CqrsLabError, ProjectionFailed, RebuildRefused, StoreClosed
-from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.handled import Handled, stored_of
 from cqrs_lab.read.kept import follow, remake
-from cqrs_lab.read.projection import Projection
+from cqrs_lab.read.projection import Model, Projection
 from cqrs_lab.read.stored import Check, Stored, Tell
 from cqrs_lab.read.table import STORED
 from cqrs_lab.store.followers import Runner, pause_after
@@ -176,7 +175,7 @@ class Running:
             self._memory.moved.notify_all()
         follow(self.catalog, stored.model, reached)
 
-    def _set_aside(self, error: ProjectionFailed, moving: ReadModel | None = None) -> bool:
+    def _set_aside(self, error: ProjectionFailed, moving: Model | None = None) -> bool:
         """Leave a projection out that is built on the one that moves and fails at that; return whether there is one."""
         if error.model is None or (moving is not None and error.model in self.catalog.below(moving)):
             return False
@@ -220,7 +219,7 @@ class Running:
                 return False
         return True
 
-    def retry(self, model: ReadModel) -> int:
+    def retry(self, model: Model) -> int:
         """Take back what a projection has set aside, where it goes well now; return how many events that were.
 
         A projection in Python handles these events now, the others make their rows again with them.
@@ -252,7 +251,7 @@ class Running:
                 self._follow(model)
             return taken
 
-    def _follow(self, model: ReadModel) -> None:
+    def _follow(self, model: Model) -> None:
         """Move what is built on a projection whose rows have changed where it stands; who fails stops there."""
         for name, other in list(self.catalog.models.items()):  # each after those that it is built on
             if name == model.id or model.id not in {below.lower() for below in self.catalog.below(other)}:

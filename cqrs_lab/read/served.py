@@ -16,10 +16,9 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from cqrs_lab.errors import NotServed, NotYet, ProjectionFailed, RebuildNeeded, RebuildRefused
-from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.read.explain import Explanation, explain
 from cqrs_lab.read.handled import stored_of
-from cqrs_lab.read.projection import Projection
+from cqrs_lab.read.projection import Model, Projection
 from cqrs_lab.read.runner import Failure, Running
 from cqrs_lab.read.stored import Check, Tell
 from cqrs_lab.read.table import WAYS, ServedAs
@@ -33,7 +32,7 @@ from cqrs_lab.store.rows import Rows
 class Served:
     """One read model, served one way: what `lab.serve` returns."""
 
-    def __init__(self, running: Running, model: ReadModel, as_: ServedAs, mode: str = "manual") -> None:
+    def __init__(self, running: Running, model: Model, as_: ServedAs, mode: str = "manual") -> None:
         self.model, self.as_, self.mode = model, as_, mode
         self.running, self._catalog, self._log = running, running.catalog, running.catalog.log
         self._table = f"{quote(as_)}.{quote(model.name)}"
@@ -106,7 +105,7 @@ class Served:
     @property
     def text(self) -> str:
         """The SELECT with its layers written out and its sources as they read now."""
-        return self.model.expanded(self._catalog.models, self._log.source)
+        return self.model.expanded(self._catalog.known, self._log.source)
 
     @property
     def state(self) -> str:
@@ -252,7 +251,7 @@ class Served:
         return ", ".join(map(quote, self.model.keys))
 
 
-def chosen(running: Running, model: ReadModel, served_as: ServedAs | None) -> Served:
+def chosen(running: Running, model: Model, served_as: ServedAs | None) -> Served:
     """Return the serving that is asked for, the freshest when None.
 
     Raises:
@@ -270,7 +269,7 @@ def chosen(running: Running, model: ReadModel, served_as: ServedAs | None) -> Se
     return Served(running, model, served_as, found.mode)
 
 
-def freshest(running: Running, model: ReadModel) -> Served:
+def freshest(running: Running, model: Model) -> Served:
     """Return the serving that tells most of the log; among equals the one that is cheapest to read.
 
     A read model that is not served at all is read through its SELECT, as a view would.
@@ -283,7 +282,7 @@ def freshest(running: Running, model: ReadModel) -> Served:
     return max(there, key=lambda served: (served.position, cheapest[served.as_]))
 
 
-def reach(running: Running, model: ReadModel, position: int, timeout: float, served_as: ServedAs | None = None) -> None:
+def reach(running: Running, model: Model, position: int, timeout: float, served_as: ServedAs | None = None) -> None:
     """Return once a serving of a read model tells the log up to a position.
 
     What does not move by itself is moved.

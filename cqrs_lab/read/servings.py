@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from cqrs_lab.errors import CqrsLabError, NotServed, StoreError
-from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.kept import keep, remade
-from cqrs_lab.read.projection import Projection
+from cqrs_lab.read.projection import Model, Projection
 from cqrs_lab.read.runner import Running
 from cqrs_lab.read.served import Served, standing
 from cqrs_lab.read.table import STORED, WAYS, ServedAs, drop_unfinished, mode_of
@@ -40,7 +39,7 @@ class Servings:
 
     def serve(
         self,
-        model: ReadModel | str,
+        model: Model | str,
         as_: ServedAs,
         mode: str | None = None,
         refresh_every: int | timedelta | None = None,
@@ -91,7 +90,7 @@ class Servings:
             served_as) of which nobody here knows what they read.
         """
 
-        def concerned(model: ReadModel) -> bool:
+        def concerned(model: Model) -> bool:
             return self.catalog.reads(model, table)
 
         with self._log.database.lock(SERVINGS), remade(self.catalog, concerned) as drop_histories:

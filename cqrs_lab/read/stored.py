@@ -16,6 +16,7 @@ from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.differences import columns_of, differences
 from cqrs_lab.read.mover import Mover
+from cqrs_lab.read.projection import Model
 from cqrs_lab.read.table import check_keys
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.memory import Text
@@ -229,6 +230,7 @@ class Stored(Mover):
         if self.as_ == "materialized":
             return self.model.expanded(models, self._catalog.window(0, head))
         if not isinstance(plan, Merge):
+            assert isinstance(self.model, ReadModel), "handlers make their own rows"
             return self._catalog.expanded(self.model, 0, head)
         there = self.reader(0, head)
         return plan.rows(lambda use: there(use) if use.is_events else self._catalog.expanded(models[use.name], 0, head))
@@ -237,7 +239,7 @@ class Stored(Mover):
 class _Beside(Stored):
     """Rows that are being built: they are moved like others, and nobody knows of them yet."""
 
-    def __init__(self, catalog: Catalog, model: ReadModel, position: int) -> None:
+    def __init__(self, catalog: Catalog, model: Model, position: int) -> None:
         super().__init__(catalog, model, "projection")
         self.table, self.dirty = self.beside, "_dirty_beside"
         self.place = (model.id, "beside")

@@ -13,9 +13,9 @@ from typing import Literal, get_args
 
 from cqrs_lab.errors import ConstraintViolated, NotServed, ProjectionFailed, QueryFailed
 from cqrs_lab.ivm.merge import Merge
-from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.ivm.reading import Use
 from cqrs_lab.read.catalog import Catalog
+from cqrs_lab.read.projection import Model
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.database import Database
 from cqrs_lab.store.memory import Checkpoint, Memory
@@ -50,7 +50,7 @@ def mode_of(mode: str | None, as_: str, refresh_every: int | timedelta | None) -
     return mode
 
 
-def check_keys(database: Database, model: ReadModel, table: str, *, only_nulls: bool = False) -> None:
+def check_keys(database: Database, model: Model, table: str, *, only_nulls: bool = False) -> None:
     """Refuse rows of which two have one key.
 
     Args:
@@ -92,7 +92,7 @@ class Table:
         mode: how it moves.
     """
 
-    def __init__(self, catalog: Catalog, model: ReadModel, as_: str, mode: str = "manual") -> None:
+    def __init__(self, catalog: Catalog, model: Model, as_: str, mode: str = "manual") -> None:
         self.model, self.as_, self.mode = model, as_, mode
         self.table = f"{quote(as_)}.{quote(model.name)}"
         self.beside = f"{quote(as_)}.{quote(f'_next_{model.name}')}"
@@ -169,7 +169,7 @@ class Table:
 
     def create_view(self) -> None:
         """Make the view under its name, for people who open the file with DuckDB."""
-        text = self.model.expanded(self._catalog.models, self._catalog.log.source)
+        text = self.model.expanded(self._catalog.known, self._catalog.log.source)
         with self.moving_to(0):
             self._run(f"CREATE OR REPLACE VIEW {self.table} AS {text}")
 

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
-from weakref import WeakSet
 
 import duckdb
 import pyarrow as pa
@@ -76,7 +76,8 @@ class Database:
         self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
         self._guard = threading.RLock()  # of _locks, _cursors and _statements
         self._statements: LRUCache[str, Any] = LRUCache(500)
-        self._cursors: WeakSet[_Cursor] = WeakSet()  # a thread that ends takes its cursor with it
+        # A thread that ends takes its cursor with it. No WeakSet: Python swallows a Ctrl-C that comes in its callback.
+        self._cursors: list[weakref.ref[_Cursor]] = []
         self._users = 0
         self._written = False
         self._local = threading.local()
@@ -147,7 +148,7 @@ class Database:
             self._open.pop(self.path, None)
             root, self._root = self._root, None
             with self._guard:
-                cursors = list(self._cursors)
+                cursors = self._living()
             for cursor in cursors:
                 cursor.interrupt()
             for cursor in cursors:
@@ -285,7 +286,7 @@ class Database:
     def interrupt(self) -> None:
         """Stop every statement that is running, from another thread; each raises KeyboardInterrupt where it runs."""
         with self._guard:
-            cursors = list(self._cursors)
+            cursors = self._living()
         for cursor in cursors:
             cursor.interrupt()
 
@@ -322,6 +323,9 @@ class Database:
             raise StoreClosed(f"the lab over {self.path} is closed; open it again")
         return self._root
 
+    def _living(self) -> list[_Cursor]:
+        return [cursor for one in self._cursors if (cursor := one()) is not None]
+
     def _new_cursor(self) -> _Cursor:
         root = self._connection()
         try:
@@ -329,7 +333,7 @@ class Database:
         except duckdb.ConnectionException as error:  # closed by another thread in between
             raise StoreClosed(f"the lab over {self.path} is closed; open it again") from error
         with self._guard:
-            self._cursors.add(cursor)
+            self._cursors = [*(one for one in self._cursors if one() is not None), weakref.ref(cursor)]
         return cursor
 
     def _run(self, call: Callable[[duckdb.DuckDBPyConnection], T], sql: str) -> T:

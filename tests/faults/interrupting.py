@@ -140,8 +140,10 @@ class Interrupting:
                 came.set()
                 os.kill(os.getpid(), signal.SIGINT)
 
-        sender = threading.Thread(target=stop)
+        sender, dropped = threading.Thread(target=stop), []
         outcome = "done"
+        # One that comes inside a callback of the garbage collector is printed and dropped by Python itself.
+        sys.unraisablehook = lambda told: dropped.append(told.exc_type is KeyboardInterrupt)
         try:
             sender.start()
             call()
@@ -159,6 +161,8 @@ class Interrupting:
                 for _ in range(200):
                     if not came.is_set() or outcome == "interrupted":
                         break
+                    if any(dropped):
+                        return "dropped by Python"
                     time.sleep(0.005)
                 else:
                     raise Wrong(f"an interrupt was swallowed ({outcome})")

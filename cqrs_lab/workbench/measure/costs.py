@@ -24,7 +24,7 @@ import polars as pl
 from cqrs_lab.app import Lab
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.messages import Recorded
-from cqrs_lab.read.projection import Projection, RowsToHandle
+from cqrs_lab.read.projection import Model, Projection, RowsToHandle
 from cqrs_lab.shop import OrderLine, PlaceOrder
 from cqrs_lab.shop.orders import orders
 from cqrs_lab.sql.names import literal
@@ -87,7 +87,7 @@ def copied(lab: Lab, *, is_needed: bool) -> Iterator[Lab]:
             yield copy
 
 
-def costs_of(copy: Lab, model: ReadModel, ways: Sequence[str], chance: random.Random) -> dict[str, dict[str, float]]:
+def costs_of(copy: Lab, model: Model, ways: Sequence[str], chance: random.Random) -> dict[str, dict[str, float]]:
     """Return, for each way, what COSTS are in a copy of the store that nobody else uses."""
     found: dict[str, dict[str, float]] = {way: {"bytes": 0} for way in ways}
     moves: dict[str, Callable[[], object]] = {}

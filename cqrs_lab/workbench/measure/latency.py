@@ -21,8 +21,8 @@ from tqdm.auto import tqdm
 
 from cqrs_lab.app import Lab, open_shop
 from cqrs_lab.errors import QueryError, ReadOnlyStore
-from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.messages import Query
+from cqrs_lab.read.projection import Model
 from cqrs_lab.read.queries import QueryBus
 from cqrs_lab.read.served import Served
 from cqrs_lab.read.table import WAYS, ServedAs
@@ -63,7 +63,7 @@ class Probe:
 
 def compare_latency(
     lab: Lab,
-    model: ReadModel | str,
+    model: Model | str,
     *,
     runs: int = 50,
     warmup: int = 3,
@@ -165,13 +165,13 @@ def compare_sizes(orders: Iterable[int] = (300, 3_000, 30_000), **more: Any) -> 
 # -- the questions -----------------------------------------------------------------------------------------------------
 
 
-def _wanted(lab: Lab, model: ReadModel | str) -> list[str]:
+def _wanted(lab: Lab, model: Model | str) -> list[str]:
     """What can be compared without being asked to."""
     by_hand = model in (order_summary, order_summary.name) and takes_orders(lab) and lab.head <= MOST_BY_HAND
     return [way for way in SERVED_AS if way != BY_HAND or by_hand]
 
 
-def _serve(lab: Lab, model: ReadModel | str, way: ServedAs) -> Served:
+def _serve(lab: Lab, model: Model | str, way: ServedAs) -> Served:
     try:
         return lab.serve(model, as_=way)
     except ReadOnlyStore as error:
@@ -184,7 +184,7 @@ def _serve(lab: Lab, model: ReadModel | str, way: ServedAs) -> Served:
 
 def _probes(
     lab: Lab,
-    model: ReadModel,
+    model: Model,
     servings: dict[str, Served],
     wanted: Sequence[str],
     questions: Sequence[str],
@@ -241,7 +241,7 @@ def _probes(
     return [Probe(way, q, partial(ask, way, q)) for way in wanted for q in asks if q in questions and can(way, q)]
 
 
-def _cached_bus(served: Served, declared: ReadModel, asks: dict[str, Ask]) -> Callable[[str, int], object]:
+def _cached_bus(served: Served, declared: Model, asks: dict[str, Ask]) -> Callable[[str, int], object]:
     """Return what asks the projection through a cache of its own."""
 
     class Asked(Query):

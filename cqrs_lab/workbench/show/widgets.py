@@ -17,8 +17,8 @@ import polars as pl
 
 from cqrs_lab.app import Lab
 from cqrs_lab.errors import CqrsLabError
-from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.read.past import Past
+from cqrs_lab.read.projection import Model
 from cqrs_lab.shop.orders import STAGES
 from cqrs_lab.shop.read_models import order_summary
 from cqrs_lab.sql.names import quote
@@ -56,7 +56,7 @@ class Snapshot:
         return "\n".join([*parts, _table(self.latest.columns, latest, "latest rows")])
 
 
-def snapshot(lab: Lab, position: int, *, model: ReadModel | str = order_summary, rows: int = 5) -> Snapshot:
+def snapshot(lab: Lab, position: int, *, model: Model | str = order_summary, rows: int = 5) -> Snapshot:
     """Return a read model as it was at a position.
 
     Args:
@@ -118,9 +118,7 @@ class Difference:
         return "\n".join([head, _table([*columns, "what"], rows, "first rows that differ")]) if rows else head
 
 
-def difference(
-    lab: Lab, before: int, after: int, *, model: ReadModel | str = order_summary, rows: int = 5
-) -> Difference:
+def difference(lab: Lab, before: int, after: int, *, model: Model | str = order_summary, rows: int = 5) -> Difference:
     """Return what is different in a read model between two positions.
 
     Args:
@@ -150,7 +148,7 @@ class TimeMachine:
         box: all of it, to be put into other widgets.
     """
 
-    def __init__(self, lab: Lab, model: ReadModel | str, rows: int, compare: int | None) -> None:
+    def __init__(self, lab: Lab, model: Model | str, rows: int, compare: int | None) -> None:
         try:
             import ipywidgets  # type: ignore[import-untyped]
         except ModuleNotFoundError as error:
@@ -210,7 +208,7 @@ class TimeMachine:
 
 
 def time_machine(
-    lab: Lab, model: ReadModel | str = order_summary, *, rows: int = 5, compare: int | None = None
+    lab: Lab, model: Model | str = order_summary, *, rows: int = 5, compare: int | None = None
 ) -> TimeMachine:
     """Return a slider over the whole log that shows a read model as it was at each position; it starts at the head.
 
