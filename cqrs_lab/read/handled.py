@@ -149,9 +149,8 @@ class Handled(Stored):
                 raise error
         return self.position
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether it moves by a build: never."""
+    def is_built(self, to: int) -> bool:
+        """Return whether a build brings it to a position: never."""
         return False
 
     def first_failing(self, end: int) -> int:

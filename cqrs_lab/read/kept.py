@@ -192,7 +192,8 @@ def follow(catalog: Catalog, model: Model, position: int) -> None:
 def remake(catalog: Catalog, models: Iterable[Model]) -> None:
     """Make the histories of read models, and of those that they are built on, again."""
     for one in _below(catalog, models):
-        with catalog.log.database.lock(SERVINGS), suppress(QueryFailed):  # what was there stays, and is no less true
+        # What was there stays, and is no less true.
+        with catalog.memory.building(), catalog.log.database.lock(SERVINGS), suppress(QueryFailed):
             one.build(catalog.log.head)
 
 

@@ -103,10 +103,8 @@ class Running:
             return stored.as_ == "projection" and 0 < attempts <= tried and self._dead_letter(error, to, tried)
 
         def move() -> int:
-            if stored.is_whole and self._memory.open is None:
-                if stored.as_ == "materialized" or stored.position < to or not stored.is_fit:
-                    return stored.build(to)
-                return stored.position
+            if self._memory.open is None and stored.is_built(to):
+                return stored.build(to)
             with self._lock(SERVINGS):  # another thread may have moved it further meanwhile
                 return stored.forward(to)
 
@@ -260,9 +258,13 @@ class Running:
             if found is None or isinstance(other, Projection):
                 continue
             stored = stored_of(self.catalog, other, "projection")
-            move = stored.build if stored.is_whole else stored.forward
+
+            def follow_it(stored: Stored = stored, at: int = found.position) -> int:
+                with moving(self._memory):  # the servings are held, so it is done as a part
+                    return stored.build(at) if not self.catalog.plan(stored.model).layers else stored.forward(at)
+
             with suppress(CqrsLabError):
-                self._noting(stored, lambda move=move, at=found.position: move(at))  # type: ignore[misc]
+                self._noting(stored, follow_it)
 
     def _is_done(self, change: Callable[[Move], None]) -> ProjectionFailed | None:
         """Change dead letters and rows in one move; return why that did not go well."""

@@ -53,13 +53,14 @@ class Stored(Mover):
             self.move(plan, start, end, noted)
             return end
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether it moves by a build of all rows: it always does so, or something below was made otherwise."""
+    def is_built(self, to: int) -> bool:
+        """Return whether a build brings it to a position: it always moves so, or something below was made otherwise."""
         if self.as_ == "materialized":
             return True
         plan = self._catalog.plan(self.model)
-        return isinstance(plan, Recompute) or not all(layer.is_fit for layer in self._layers(plan))
+        if not all(layer.is_fit for layer in self._layers(plan)):
+            return True
+        return isinstance(plan, Recompute) and self.position < to
 
     def first_failing(self, end: int) -> int | None:
         """Move up to just before the first event at which this fails; return its position, None when it moved.
@@ -100,7 +101,7 @@ class Stored(Mover):
         """
         database, is_part = self._catalog.log.database, self._memory.open is not None
         if is_part or self._catalog.log.is_appending:
-            with moving(self._memory), self.named_failures():
+            with database.lock(SERVINGS), moving(self._memory), self.named_failures():
                 head = self._layers_at(head)
                 with database.telling(tell):
                     self._fold(head)

@@ -6,7 +6,8 @@ move that finds another position fails instead of counting twice. After the comm
 takes over what was changed: the heads, the checkpoints, the answers, and then those who wait. A move that ends in any
 other way publishes nothing, and the tables are read again.
 
-Locks are taken in this order: the log's (`log.APPEND`), the servings' (`SERVINGS`), memory's.
+Locks are taken in this order: that of builds (`Memory.building`, `erasing`), the log's (`log.APPEND`), the servings'
+(`SERVINGS`), memory's.
 """
 
 from __future__ import annotations
