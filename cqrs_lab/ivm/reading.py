@@ -6,12 +6,12 @@ is put.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from cqrs_lab.sql.names import names_events
-from cqrs_lab.sql.parse import Node, columns_of, is_aggregate, lenient_text, nodes
+from cqrs_lab.sql.parse import Node, columns_of, field_of, is_aggregate, lenient_text, nodes
 from cqrs_lab.sql.places import number_of
 
 _MOST_PLACES = 40  # a chain of WITHs that each read the one before twice doubles at every link
@@ -99,6 +99,43 @@ class Condition:
         )
 
 
+@dataclass(frozen=True)
+class Source:
+    """One thing that FROM names: a table, or columns that are followed or, being None, cannot be."""
+
+    alias: str
+    names: tuple[str, ...]
+    table: str | None = None  # its alias in full names
+    columns: Mapping[str, Node | None] = field(default_factory=dict)
+
+    def has(self, name: str) -> bool:
+        """Whether it has a column of a name."""
+        return name.lower() in self.names
+
+    def meaning(self, names: list[str]) -> Node:
+        """Return the expression that a column, or a field of it, stands for.
+
+        Raises:
+            CannotPlan: it cannot be followed.
+        """
+        if self.table is not None:
+            return column_of([self.table, *names])
+        found = self.columns.get(names[0].lower())
+        if found is None:
+            raise CannotPlan(
+                f"{names[0]!r} of a SELECT inside it may differ in rows of one key; make that SELECT a read model"
+            )
+        if found["class"] == "COLUMN_REF":
+            return column_of([*found["column_names"], *names[1:]])
+        for name in names[1:]:
+            found = field_of(found, name)
+        return found
+
+    def named(self, names: list[str]) -> Node:
+        """A column of it as the SELECT that reads it calls it; a subquery may have no name."""
+        return column_of([self.alias, *names] if self.alias else names)
+
+
 @dataclass
 class Reading:
     """All that is read by a SELECT and those inside it.
@@ -182,3 +219,9 @@ class Reading:
 def makes_rows(expression: object) -> bool:
     """Return whether an expression makes several rows of one."""
     return any(n.get("class") == "FUNCTION" and n["function_name"].lower() == "unnest" for n in nodes(expression))
+
+
+def column_of(names: list[str]) -> Node:
+    """Return the expression for a column of that name."""
+    place = {"query_location": 0, "query_location_length": 0}
+    return {"class": "COLUMN_REF", "type": "COLUMN_REF", "alias": "", **place, "column_names": names}

@@ -10,18 +10,17 @@ Every expression is returned in full names (see `cqrs_lab.ivm.reading`), so that
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from cqrs_lab.ivm.reading import CannotPlan, Reading, Unnest, makes_rows
+from cqrs_lab.ivm.reading import CannotPlan, Reading, Source, Unnest, column_of, makes_rows
 from cqrs_lab.sql.parse import (
     Node,
+    arguments_of,
     conjuncts,
     equality,
-    field_of,
     is_aggregate,
     item_name,
     lambda_names,
@@ -34,43 +33,6 @@ from cqrs_lab.sql.parse import (
 )
 from cqrs_lab.sql.places import places
 from cqrs_lab.sql.withs import Known, known_in
-
-
-@dataclass(frozen=True)
-class Source:
-    """One thing that FROM names: a table, or columns that are followed or, being None, cannot be."""
-
-    alias: str
-    names: tuple[str, ...]
-    table: str | None = None  # its alias in full names
-    columns: Mapping[str, Node | None] = field(default_factory=dict)
-
-    def has(self, name: str) -> bool:
-        """Whether it has a column of a name."""
-        return name.lower() in self.names
-
-    def meaning(self, names: list[str]) -> Node:
-        """Return the expression that a column, or a field of it, stands for.
-
-        Raises:
-            CannotPlan: it cannot be followed.
-        """
-        if self.table is not None:
-            return _column([self.table, *names])
-        found = self.columns.get(names[0].lower())
-        if found is None:
-            raise CannotPlan(
-                f"{names[0]!r} of a SELECT inside it may differ in rows of one key; make that SELECT a read model"
-            )
-        if found["class"] == "COLUMN_REF":
-            return _column([*found["column_names"], *names[1:]])
-        for name in names[1:]:
-            found = field_of(found, name)
-        return found
-
-    def named(self, names: list[str]) -> Node:
-        """A column of it as the SELECT that reads it calls it; a subquery may have no name."""
-        return _column([self.alias, *names] if self.alias else names)
 
 
 def read(sql: str, tree: Node, columns_of: Callable[[str], Iterable[str]]) -> tuple[Reading, list[Scope]]:
@@ -86,7 +48,7 @@ def read(sql: str, tree: Node, columns_of: Callable[[str], Iterable[str]]) -> tu
     """
     reading = Reading(sql, columns_of)
     scopes: list[Scope] = []
-    reading.taken |= {name.lower() for name in lambda_names(tree)}
+    reading.taken |= lambda_names(tree)
     Scope(reading, scopes, tree, (), None, {})
     if not reading.uses:
         raise CannotPlan("it reads no events")
@@ -266,8 +228,11 @@ class Scope:
             inner = Scope(self._reading, self._scopes, node["subquery"]["node"], within, self, self._known)
             # WHERE x IN (SELECT y …) looks at rows whose y is x; anywhere else it matters whether there is a NULL, too.
             if id(node) in tested and node["subquery_type"] == "ANY" and node["comparison_type"] == "COMPARE_EQUAL":
+                found: dict[str, Node | None] = {}
+                for item in (item for item in inner.select["select_list"] if item["class"] != "STAR"):
+                    inner._add(found, "", partial(inner.full, is_item=True), item)
+                column = found.get("")  # None for several
                 with suppress(CannotPlan):
-                    (column,) = inner.columns().values()
                     if column is not None:
                         pair = equality(self.full(node["child"], is_item=True), column)
                         self._reading.demand(pair, inner.within, None)
@@ -340,29 +305,31 @@ class Scope:
         """
         return self._changed(expression, self._named, is_item=True)
 
-    def _changed(self, expression: Node, meaning: Callable[[list[str]], Node | None], *, is_item: bool) -> Node:
-        bound = lambda_names(expression)
-
-        def change(node: object) -> object:
+    def _changed(
+        self, expression: Node, meaning: Callable[[list[str], frozenset[str]], Node | None], *, is_item: bool
+    ) -> Node:
+        def change(node: object, bound: frozenset[str]) -> object:
             if isinstance(node, list):
-                return [change(item) for item in node]
+                return [change(item, bound) for item in node]
             if not isinstance(node, dict):
                 return node
-            if node.get("class") == "SUBQUERY":
+            kind = node.get("class")
+            if kind == "SUBQUERY":
                 raise CannotPlan("it asks a subquery")
-            if node.get("class") == "COLUMN_REF" and node["column_names"][0] not in bound:
-                found = meaning(node["column_names"])
+            if kind == "LAMBDA":  # its arguments are names in its body alone
+                return node | {"expr": change(node["expr"], bound | arguments_of(node))}
+            if kind == "COLUMN_REF" and node["column_names"][0].lower() not in bound:
+                found = meaning(node["column_names"], bound)
                 if found is None and is_item:
                     item = self._item(node["column_names"])
                     found = self._changed(item, meaning, is_item=True) if item is not None else None
                 if found is None:
                     raise CannotPlan(f"{'.'.join(node['column_names'])!r} could not be followed to its source")
                 return found | {"alias": node["alias"]}
-            return {name: change(value) for name, value in node.items()}
+            return {name: change(value, bound) for name, value in node.items()}
 
-        whole = change(expression)
-        assert isinstance(whole, dict)
-        return whole
+        whole: Any = change(expression, frozenset())
+        return whole  # type: ignore[no-any-return]
 
     def _source(self, names: list[str]) -> tuple[Source, list[str]] | None:
         """The source that a column comes from, and its name there.
@@ -376,7 +343,7 @@ class Scope:
                     return source, rest
         return next(((source, names) for source in self.sources if source.has(first)), None)
 
-    def _meaning(self, names: list[str]) -> Node | None:
+    def _meaning(self, names: list[str], bound: frozenset[str] = frozenset()) -> Node | None:
         found = self._source(names)
         if found is not None:
             return found[0].meaning(found[1])
@@ -384,16 +351,13 @@ class Scope:
             return self._parent._meaning(names)
         return None
 
-    def _named(self, names: list[str]) -> Node | None:
+    def _named(self, names: list[str], bound: frozenset[str]) -> Node | None:
         found = self._source(names)
+        if found is not None and found[0].alias.lower() in bound:  # a lambda has its argument of that name
+            return column_of(names)
         return None if found is None else found[0].named(found[1])
 
     def _item(self, names: list[str]) -> Node | None:
         """The column of the SELECT that has a name."""
         items = (item for item in self.select["select_list"] if item["alias"].lower() == names[0].lower())
         return next(items, None) if len(names) == 1 else None
-
-
-def _column(names: list[str]) -> Node:
-    place = {"query_location": 0, "query_location_length": 0}
-    return {"class": "COLUMN_REF", "type": "COLUMN_REF", "alias": "", **place, "column_names": names}

@@ -169,10 +169,10 @@ class Handled(Stored):
         self._tell = tell
         return super().build(head, check)
 
-    def _fold(self, head: int) -> None:
+    def _fold(self, head: int, beside: str) -> None:
         columns = ", ".join(f"{quote(name)} {kind}" for name, kind in self.model.columns.items())
-        self._run(f"CREATE OR REPLACE TABLE {self.beside} ({columns}, PRIMARY KEY ({self.keys}))")
-        self._go_on(0, head, HandledRows(self.model, self._catalog.log.database, self.beside, is_empty=True))
+        self._run(f"CREATE OR REPLACE TABLE {beside} ({columns}, PRIMARY KEY ({self.keys}))")
+        self._go_on(0, head, HandledRows(self.model, self._catalog.log.database, beside, is_empty=True))
 
     def _caught_up(self, head: int, collected: dict[str, str]) -> int:
         end = max(head, self.position)

@@ -39,6 +39,7 @@ class Kept:
         self._catalog, self._log, self._memory = catalog, catalog.log, catalog.memory
         self._fold, self._run = fold, catalog.log.database.execute
         self._table = f"{quote(catalog.log.database.catalog)}.{_AS}.{quote(self.model.name)}"
+        self._lock = catalog.log.database.lock(f"history {self.model.id}")  # of who builds, moves or drops it
         self._keys = ", ".join(map(quote, self.model.keys))
         self._every = ", ".join(map(quote, [*fold.columns, *fold.hidden]))
 
@@ -56,6 +57,10 @@ class Kept:
 
     def forward(self, end: int) -> None:
         """Add what is new up to a position, once it is worth it."""
+        with self._lock:
+            self._forward(end)
+
+    def _forward(self, end: int) -> None:
         while end - self.position >= DUE:
             start, to = self.position, min(end, self.position + _MOST)
             with self._moving_to(to):
@@ -66,7 +71,7 @@ class Kept:
         folds = self._fold.finished(self._fold.by_event(self._events(0, 0)), ", _at")
         schema = f"{quote(self._log.database.catalog)}.{_AS}"
         beside = f"{schema}.{quote(f'_next_{self.model.name}')}"
-        with nullcontext() if self._memory.open else self._memory.building():
+        with nullcontext() if self._memory.open else self._memory.building(), self._lock:
             with moving(self._memory):
                 self._run(f"CREATE SCHEMA IF NOT EXISTS {schema}")
                 self._run(
@@ -84,7 +89,7 @@ class Kept:
 
     def drop(self) -> None:
         """Forget it, in the open move when there is one."""
-        with moving(self._memory) as move:
+        with self._lock, moving(self._memory) as move:
             self._run(f"DROP TABLE IF EXISTS {self._table}")
             move.checkpoint(self.model.name, _AS, None)
 

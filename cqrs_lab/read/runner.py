@@ -367,10 +367,12 @@ class Running:
             pass  # noted
 
     def _of_mode(self, mode: str) -> list[Stored]:
+        # What another lab over this file serves inline moves with appends of this one, too.
+        known = {**self.catalog.known, **self.catalog.models} if mode == "inline" else self.catalog.models
         found = [
-            stored_of(self.catalog, self.catalog.models[name], as_, checkpoint.mode)
+            stored_of(self.catalog, known[name], as_, checkpoint.mode)
             for (name, as_), checkpoint in sorted(self._memory.checkpoints.items())
-            if checkpoint.mode.split(" ")[0] == mode and name in self.catalog.models and as_ in STORED
+            if checkpoint.mode.split(" ")[0] == mode and name in known and as_ in STORED
         ]
         # New events do not go with rows that another SELECT made: these wait for a rebuild.
         return [stored for stored in found if stored.as_ != "projection" or stored.is_fit]

@@ -124,7 +124,8 @@ class Servings:
             CqrsLabError: the first that failed, after all have been tried.
         """
         errors: list[CqrsLabError] = []
-        for served in self.served():
+        order = list(self.catalog.models)  # each after those that it is built on
+        for served in sorted(self.served(), key=lambda served: order.index(served.model.id)):
             if served.as_ == "projection":
                 try:
                     served.catch_up()

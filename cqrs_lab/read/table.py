@@ -74,7 +74,7 @@ def drop_unfinished(memory: Memory) -> None:
     """Drop tables that a build left behind which was killed or interrupted; nothing is being built now."""
     found = memory.database.execute(
         "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database() "
-        "AND (starts_with(table_name, '_next_') OR starts_with(table_name, '_changed_'))"
+        "AND regexp_matches(table_name, '^_(next|part|changed)_')"
     )
     if found:
         with moving(memory):
@@ -145,6 +145,11 @@ class Table:
         try:
             yield
         except ConstraintViolated as error:
+            if "onflict" in str(error):
+                raise ProjectionFailed(
+                    f"another thread changed {self.model.name} at once, so nothing was stored: {error}. Ask again",
+                    self.model.name,
+                ) from error
             raise ProjectionFailed(
                 f"two rows of {self.model.name} have one key ({', '.join(self.model.keys)}): {error}. Group by the "
                 "key, or name as the key what tells rows apart",

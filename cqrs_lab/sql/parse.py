@@ -172,21 +172,32 @@ def left_out_of(star: Node) -> frozenset[str] | None:
     )
 
 
-def columns_of(expression: object) -> list[Node]:
-    """Return the columns that an expression reads, those of lambdas left out."""
-    bound = lambda_names(expression)
-    return [n for n in nodes(expression) if n.get("class") == "COLUMN_REF" and n["column_names"][0] not in bound]
+def columns_of(expression: Any, bound: frozenset[str] = frozenset()) -> list[Node]:
+    """Return the columns that an expression reads; what a lambda calls its arguments is none in its own body.
+
+    Args:
+        bound: the names, in lower case, that lambdas around the expression give.
+    """
+    if isinstance(expression, list):
+        return [column for item in expression for column in columns_of(item, bound)]
+    if not isinstance(expression, dict):
+        return []
+    if expression.get("class") == "LAMBDA":
+        return columns_of(expression["expr"], bound | arguments_of(expression))
+    if expression.get("class") == "COLUMN_REF":
+        return [] if expression["column_names"][0].lower() in bound else [expression]
+    return [column for child in expression.values() for column in columns_of(child, bound)]
+
+
+def arguments_of(function: Node) -> frozenset[str]:
+    """Return what a lambda calls its arguments, in lower case."""
+    return frozenset(n["column_names"][-1].lower() for n in nodes(function["lhs"]) if n.get("class") == "COLUMN_REF")
 
 
 def lambda_names(expression: object) -> frozenset[str]:
-    """Return the names that lambdas in an expression give to their arguments."""
-    return frozenset(
-        column["column_names"][-1]
-        for node in nodes(expression)
-        if node.get("class") == "LAMBDA"
-        for column in nodes(node["lhs"])
-        if column.get("class") == "COLUMN_REF"
-    )
+    """Return the names that lambdas in an expression give to their arguments, in lower case."""
+    lambdas = (node for node in nodes(expression) if node.get("class") == "LAMBDA")
+    return frozenset(name for node in lambdas for name in arguments_of(node))
 
 
 def text_of(expression: Node) -> str:

@@ -18,6 +18,7 @@ class Put(Event):
     k: str
     to: str | None = None
     n: int | None = None
+    tags: tuple[str, ...] = ()
 
 
 def domain(*categories: str) -> Domain:
@@ -291,3 +292,41 @@ def test_two_rows_of_a_layer_that_part_at_once():
                 store.append(found.log_category, k, [found.events[0](k=k, to=to)], batch=batch)
         lab.catch_up()
         assert rows(lab, pairs) == [("y", "y"), ("z", "z")]
+
+
+_TAGS = "len(list_filter({}tags, lambda {}: {} = {})) > 0"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        f"SELECT k, median(n) AS m FROM a_events WHERE {_TAGS.format('', 'K', 'k', repr('x'))} GROUP BY k",
+        f"SELECT k, median(m) AS m FROM (SELECT k, n + 10 AS n, n AS m, tags FROM a_events) WHERE "
+        f"{_TAGS.format('', 'n', 'n', repr('x'))} OR n > 11 GROUP BY k",
+        "SELECT k, median(m) AS m FROM (SELECT k, n + 10 AS n, n AS m, tags FROM a_events) WHERE "
+        "len([n FOR n IN tags IF n = 'x']) > 0 OR n > 11 GROUP BY k",
+        "SELECT s.kk AS k, median(s.m) AS m FROM (SELECT k "
+        " || coalesce(len(list_filter(tags, lambda k: k = 'x'))::VARCHAR, '') "
+        'AS kk, n AS m FROM (SELECT "to" AS k, tags, n FROM a_events)) AS s WHERE s.kk IS NOT NULL GROUP BY s.kk',
+        f"SELECT a.k, median(l.n) AS m FROM a_events AS a JOIN b_events AS l ON l.k = a.k AND "
+        f"({_TAGS.format('a.', 'l', 'l', 'a.k')} OR l.n > 0) GROUP BY a.k",
+        "SELECT a.k, count(*) AS c FROM a_events AS a JOIN b_events AS b ON list_contains([a || '' FOR a IN b.tags], "
+        "a.k) GROUP BY a.k",
+        'SELECT x.k, max(len(list_filter(tags, lambda x: x = "to"))) AS c FROM a_events AS x GROUP BY x.k',
+        'SELECT a.k, count(*) AS c FROM a_events AS a WHERE a.k IN (SELECT lower("to") FROM b_events) GROUP BY a.k',
+        "SELECT a.k, count(*) AS c FROM a_events AS a WHERE a.n IN (SELECT 1) GROUP BY a.k",
+        "SELECT a.k, count(*) AS c FROM a_events AS a WHERE (a.k, a.n) IN (SELECT b.k, b.n FROM b_events AS b) "
+        "GROUP BY a.k",
+        "SELECT a.k, count(*) AS c FROM a_events AS a WHERE a.k IN (SELECT unnest(tags) FROM b_events) GROUP BY a.k",
+    ],
+)
+def test_names_of_lambdas_and_of_nothing(sql):
+    """What a lambda calls its argument is a name in its body alone, in any case; a column of IN needs no name."""
+    model = ReadModel("m", "k", sql)
+    with Lab(domain=domain("a", "b")) as lab:
+        lab.serve(model)
+        for number, tags in enumerate([("x",), (), ("y", "x"), ("a",), ("z",)]):
+            put(lab, "a", "xyz"[number % 3], to="xz"[number % 2], n=number, tags=tags)
+            rows(lab, model)
+            put(lab, "b", "zyx"[number % 3], to="xy"[number % 2].upper(), n=number % 2, tags=tags)
+            rows(lab, model)

@@ -226,6 +226,11 @@ UNSEEN = (
         "DuckDB writes this SELECT in another way than it reads it: {}",
         "no SELECT is known whose parse DuckDB writes otherwise; such a one would not be moved by its parse",
     ),
+    Unseen(
+        "ProjectionFailed",
+        "another thread changed {} at once, so nothing was stored: {}. Ask again",
+        "the locks of the servings keep two threads from that",
+    ),
     Unseen("reason", "it is a {}, not a SELECT", "DuckDB's parser gives a SELECT for all that it can serialize"),
     Unseen(
         "ReadModelRefused",
@@ -241,6 +246,18 @@ def test_a_text_that_is_not_its_parse_is_not_used(monkeypatch: pytest.MonkeyPatc
     sql = "SELECT order_id, count(*) AS n FROM order_events GROUP BY order_id"
     with pytest.raises(errors.QueryFailed, match="in another way than it reads it"):
         places.template(ReadModel("mine", "order_id", sql).tree, sql)
+
+
+def test_a_conflict_of_two_threads_is_no_duplicate_key() -> None:
+    """Where DuckDB finds a conflict of two writers, nobody is told to look for two rows of one key."""
+    with open_shop(threads=1) as shop:
+        stored = shop.serve(order_facts).stored
+        conflict = errors.ConstraintViolated("Catalog write-write conflict on create")
+        with (
+            pytest.raises(errors.ProjectionFailed, match="another thread changed order_facts"),
+            stored.named_failures(),
+        ):
+            raise conflict
 
 
 def test_what_parses_as_something_else_is_not_a_select() -> None:

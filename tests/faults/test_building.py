@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from support import pay, place
+from support import line, pay, place
 
 from cqrs_lab import Lab, ReadModel, open_shop
 from cqrs_lab.errors import ProjectionFailed
@@ -30,8 +30,8 @@ def held(model: ReadModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[th
     """Stop builds of a read model when their rows are made and not yet in place; yield when one is there, and go on."""
     there, go_on, real = threading.Event(), threading.Event(), Stored._fold
 
-    def fold(self: Stored, head: int) -> None:
-        real(self, head)
+    def fold(self: Stored, head: int, beside: str) -> None:
+        real(self, head, beside)
         if self.model.id == model.id and not go_on.is_set():
             there.set()
             assert go_on.wait(60)
@@ -116,7 +116,7 @@ def test_a_build_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> N
         lab.send(place(1))
         served = lab.serve(order_summary)
 
-        def fail(self: Any, head: int, check: Any) -> int:
+        def fail(self: Any, *given: Any) -> int:
             raise ProjectionFailed("no", self.model.name)
 
         monkeypatch.setattr(Stored, "_swap", fail)
@@ -152,3 +152,72 @@ def test_catch_up_returns_although_writers_go_on() -> None:
             writer.join()
         assert sent
         agree(lab, order_summary, daily_sales, MEDIANS)
+
+
+@pytest.mark.parametrize("what", ["rehearse", "check", "append"])
+def test_a_build_inside_a_move_does_not_meet_one_beside(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are rehearsed, checked, or made again inline, while another thread builds them beside."""
+    with open_shop(threads=1) as lab, ThreadPoolExecutor(1) as pool:
+        lab.send_many([place(n) for n in range(5)])
+        served = lab.serve(RANKED, mode="inline")
+        with held(RANKED, monkeypatch) as (there, go_on):
+            building = pool.submit(served.rebuild)
+            assert there.wait(60)
+            monkeypatch.undo()
+            if what == "rehearse":
+                assert served.rehearse().dicts() == []
+            elif what == "check":
+                assert served.rebuild(check=lambda changes: len(changes) == 0) == lab.head
+            else:
+                lab.send(place("late"))
+                assert served.position == lab.head
+            go_on.set()
+            building.result(60)
+        assert served.position == lab.head
+        agree(lab, RANKED)
+
+
+def test_letters_are_taken_back_beside_a_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What moves because a dead letter was taken back does not wait for a build that waits for it."""
+    small = ReadModel("small", "order_id", "SELECT order_id, sum(total)::TINYINT AS n FROM order_events GROUP BY ALL")
+    above = ReadModel("above", "order_id", "SELECT order_id, rank() OVER (ORDER BY n, order_id) AS r FROM small",
+                      over=(small,))  # fmt: skip
+    with open_shop(threads=1) as lab, ThreadPoolExecutor(2) as pool:
+        lab.serve(small, on_error="dead letter")
+        lab.serve(above)
+        lab.send(place(1))
+        lab.send(place(2, line(price=500)))
+        lab.catch_up()
+        with held(above, monkeypatch) as (there, go_on):
+            building = pool.submit(lambda: lab.serve(above).rebuild())
+            assert there.wait(60)
+            retrying = pool.submit(lambda: lab.retry_dead_letters("small"))
+            assert not threading.Event().wait(0.2)
+            go_on.set()
+            building.result(60)
+            assert retrying.result(60) == 0
+        assert [len(lab.serve(model).rows()) for model in (small, above)] == [1, 1]
+
+
+def test_erasures_and_kept_histories_do_not_wait_for_each_other() -> None:
+    """Somebody is forgotten while rows and their history are built again and again: nothing stands still."""
+    with open_shop(threads=1) as lab, ThreadPoolExecutor(3) as pool:
+        lab.send(RegisterCustomer(customer_id="c-1", name="Ann", email="a@b.org"))
+        lab.send_many([place(n) for n in range(5)])
+        lab.serve(order_facts, keep_history=True)
+
+        def build() -> None:
+            for _ in range(20):
+                lab.serve(order_facts).rebuild()
+
+        def forget() -> None:
+            for _ in range(20):
+                lab.forget("c-1")
+
+        def keep() -> None:
+            for number in range(20):
+                lab.serve(order_facts, keep_history=number % 2 == 0)
+
+        for task in [pool.submit(one) for one in (build, forget, keep)]:
+            task.result(120)
+        agree(lab, order_facts)

@@ -185,4 +185,4 @@ def test_a_thread_that_ends_takes_its_cursor(database: Database) -> None:
     for _ in range(20):
         with ThreadPoolExecutor(50) as pool:
             list(pool.map(lambda _: database.execute("SELECT 1"), range(50)))
-    assert len(database._cursors) <= 2
+    assert len(database._living()) <= 2
