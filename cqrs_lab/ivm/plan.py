@@ -74,6 +74,14 @@ class Touch:
         """Return the keys that changed rows of a place reach."""
         return self.ways.keys_of(use, changed, read)
 
+    def versions(self, new: Read) -> str | None:
+        """Return the rows after each event, with its position as `_at`; None where they are made of others' rows."""
+        try:
+            fold = fold_of(self.ways.shape, combines_too=False)
+        except CannotPlan:
+            return None
+        return fold.windowed(new(fold.use)) if fold.shows_position else None
+
 
 @dataclass(frozen=True)
 class Recompute:
@@ -86,6 +94,10 @@ class Recompute:
     layers: tuple[str, ...] = ()
     found_by: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+
+    def versions(self, new: Read) -> str | None:
+        """Return None: each position has to be asked for."""
+        return None
 
 
 AnyPlan = Merge | Touch | Recompute

@@ -14,7 +14,7 @@ from contextlib import suppress
 from itertools import count, islice
 from typing import Any
 
-from cqrs_lab.ivm.fold import Fold, fold_of
+from cqrs_lab.ivm.fold import Fold
 from cqrs_lab.ivm.merge import Merge
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.ivm.reading import CannotPlan, Use
@@ -92,12 +92,13 @@ class _Versions:
         """Return a table of all versions of the rows that have one of the known values in each of these columns."""
         plan = self._catalog.plan(model)
         if isinstance(plan, Merge) and plan.looked_up is None and plan.fold.shows_position:
-            return self._folded(plan.fold, known, combines=True)
+            return self._kept_versions(model, *self._running(plan.fold, known), known)
+        rows = plan.versions(lambda use: self._window(use.name))
+        if rows is not None:
+            inside, params = self._inside(model, known)
+            return self._kept_versions(model, f"SELECT * FROM ({rows}\n) WHERE {inside}", params, known)
         with suppress(CannotPlan):
             shape = Shape(model, self._catalog.columns_of)
-            if shape.position is not None:
-                with suppress(CannotPlan):
-                    return self._folded(fold_of(shape, combines_too=False), known, combines=False)
             is_read_twice = len({use.place for use in shape.uses}) < len(shape.uses)  # each time for other rows
             if not is_read_twice:
                 return self._joined(shape, known)
@@ -109,19 +110,22 @@ class _Versions:
         self._tables.append(table)
         return table
 
-    def _folded(self, fold: Fold, known: Known, *, combines: bool) -> str:
-        """Versions of rows that are a fold of events: running aggregates."""
-        model = fold.model
+    def _inside(self, model: ReadModel, known: Known) -> tuple[str, list[Any]]:
+        """What is known of the key: in each event it is known, all else only in the rows."""
         keys = {key.lower() for key in model.keys}
-        # In each event the key is known, all else only in the rows.
-        inside, params = _among({c: v for c, v in known.items() if c.lower() in keys})
-        if combines:
-            folds = fold.by_event(self._window(fold.use.name))
-            kinds = self._catalog.log.database.columns(folds)
-            rows = fold.running(f"SELECT * FROM ({folds}\n) WHERE {inside}", kinds)
-        else:
-            rows = f"SELECT * FROM ({fold.windowed(self._window(fold.use.name))}\n) WHERE {inside}"
-        columns = ", ".join(map(quote, fold.columns))
+        return _among({c: v for c, v in known.items() if c.lower() in keys})
+
+    def _running(self, fold: Fold, known: Known) -> tuple[str, list[Any]]:
+        """Rows after each event as running aggregates over what each event alone folds to: no sort of all of them."""
+        inside, params = self._inside(fold.model, known)
+        folds = fold.by_event(self._window(fold.use.name))
+        kinds = self._catalog.log.database.columns(folds)
+        return fold.running(f"SELECT * FROM ({folds}\n) WHERE {inside}", kinds), params
+
+    def _kept_versions(self, model: ReadModel, rows: str, params: list[Any], known: Known) -> str:
+        """Keep versions of rows, out of the rows after each event."""
+        keys = {key.lower() for key in model.keys}
+        columns = ", ".join(map(quote, self._catalog.columns(model)))
         by_key = f"(PARTITION BY {', '.join(map(quote, model.keys))} ORDER BY _at)"
         changes = f"SELECT * FROM ({rows}) QUALIFY row({columns}) IS DISTINCT FROM lag(row({columns})) OVER {by_key}"
         whole = f"SELECT {columns}, _at AS _from, coalesce(lead(_at) OVER {by_key}, {EVER}) AS _to FROM ({changes})"
