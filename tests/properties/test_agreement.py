@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -10,9 +11,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support import START, append, as_table, assert_same, events, fold_summary, histories, minutes, place
 
-from cqrs_lab import ReadModel, open_shop
+from cqrs_lab import Lab, ReadModel, open_shop
 from cqrs_lab.errors import RuleViolated
-from cqrs_lab.shop import PayOrder, daily_orders, order_summary
+from cqrs_lab.shop import (
+    PayOrder,
+    customer_contacts,
+    daily_orders,
+    daily_sales,
+    order_facts,
+    order_summary,
+    shop_domain,
+)
 
 MERGED = [
     order_summary,
@@ -195,6 +204,7 @@ class Shop(RuleBasedStateMachine):
         self.path = Path(self.folder.name) / "shop.duckdb"
         self.history: list = []
         self.lab = open_shop(self.path, threads=1)
+        self.other: Lab | None = None  # another domain over the same file
         self.number = 0
 
     @rule(steps=st.lists(st.tuples(events, minutes), min_size=1, max_size=4))
@@ -227,7 +237,7 @@ class Shop(RuleBasedStateMachine):
         with pytest.raises(RuleViolated):
             self.lab.send(PayOrder(order_id=command.order_id, amount="1.00"))
 
-    @rule(model=st.sampled_from([order_summary, daily_orders]), to=st.integers(0, 40))
+    @rule(model=st.sampled_from([order_summary, daily_orders, daily_sales]), to=st.integers(0, 40))
     def move_a_projection(self, model, to):
         self.lab.serve(model).catch_up(to=to)
 
@@ -242,8 +252,56 @@ class Shop(RuleBasedStateMachine):
     @precondition(lambda self: self.history)
     @rule()
     def reopen(self):
+        self.close_the_other()
         self.lab.close()
         self.lab = open_shop(self.path, threads=1)
+
+    def close_the_other(self):
+        """Leave the file to the first lab."""
+        if self.other is not None:
+            self.other.close()
+            self.other = None
+
+    @rule()
+    def open_another_domain(self):
+        """It knows the layers alone, and nothing of what is built on them."""
+        if self.other is None:
+            domain = replace(shop_domain(), read_models=[customer_contacts, order_facts], queries=[])
+            self.other = Lab(self.path, domain=domain, threads=1)
+
+    @precondition(lambda self: self.other is not None)
+    @rule()
+    def another_domain_moves_layers(self):
+        self.other.serve(order_facts)
+        self.other.catch_up()
+
+    @precondition(lambda self: self.other is not None)
+    @rule()
+    def another_domain_rebuilds_a_layer(self):
+        self.other.serve(order_facts).rebuild()
+
+    @precondition(lambda self: self.other is not None)
+    @rule(steps=st.lists(st.tuples(events, minutes), min_size=1, max_size=3))
+    def another_domain_appends(self, steps):
+        append(self.other, steps)
+        self.history += steps
+
+    @precondition(lambda self: self.history)
+    @rule()
+    def another_domain_has_it_alone(self):
+        """One after the other: the first lab is closed meanwhile."""
+        self.open_another_domain()
+        self.lab.close()
+        self.other.catch_up()
+        self.lab = open_shop(self.path, threads=1)
+
+    @rule(model=st.sampled_from([order_summary, daily_orders, daily_sales, order_facts]))
+    def everything_agrees_at_the_head(self, model):
+        """A projection that is moved to the head says what its view says, whoever moved what it is built on."""
+        served = self.lab.serve(model)
+        self.lab.catch_up()
+        assert served.state == "ok"
+        assert_same(self.lab, served._select(), self.lab.serve(model, as_="view")._select())
 
     @rule(data=st.data())
     def ask_the_past(self, data):
@@ -267,9 +325,10 @@ class Shop(RuleBasedStateMachine):
             assert_same(self.lab, served._select(), past._text(served.model))
 
     def teardown(self):
+        self.close_the_other()
         self.lab.close()
         self.folder.cleanup()
 
 
-Shop.TestCase.settings = settings(max_examples=8, stateful_step_count=10, deadline=None)
+Shop.TestCase.settings = settings(max_examples=12, stateful_step_count=14, deadline=None)
 TestShop = Shop.TestCase
