@@ -128,6 +128,14 @@ class Merge:
         return f"WITH _base AS {kind}(\n{rows}\n)\n{self.looked_up.filled(source)}"
 
 
+_OWN = ("_row", "_folded", "_at", "_from", "_to")  # what the engine calls columns of its own beside these
+
+
+def _hidden(name: str) -> str:
+    """The column in which rows keep a state that they do not show."""
+    return f"__{name}" if f"_{name}".lower() in _OWN else f"_{name}"
+
+
 def merge_of(fold: Fold) -> Merge:
     """Return how a read model merges that is a fold of events itself."""
     return Merge(fold.model, fold, {name: name for name in fold.kept})
@@ -183,7 +191,7 @@ def look_ups_of(ways: Ways, base: Fold, keys_of: Callable[[Use], Iterable[str]])
     named = {shown[key.lower()].lower() for key in base.keys if key.lower() in shown}
     if named != keys or len(named) != len(base.keys) or {p.name.lower() for p in ways.parts} != keys:
         raise CannotPlan(f"its key is not that of {base.model.name}")
-    names = {name: shown.get(name.lower(), f"_{name}") for name in base.kept}
+    names = {name: shown.get(name.lower(), _hidden(name)) for name in base.kept}
     more = [
         {"class": "COLUMN_REF", "type": "COLUMN_REF", "alias": column, "query_location": 0, "query_location_length": 0}
         | {"column_names": [first.alias, base_name]}
