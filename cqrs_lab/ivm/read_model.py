@@ -18,8 +18,25 @@ from cqrs_lab.sql.places import Place, bare, places, replaced
 _LAYOUT = 2
 
 
+class Named:
+    """What has a name and a key, a SELECT or handlers making its rows."""
+
+    name: str
+    key: str | tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        """The name in lower case: names are one when they differ in case only."""
+        return self.name.lower()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The key's columns."""
+        return (self.key,) if isinstance(self.key, str) else tuple(self.key)
+
+
 @dataclass(frozen=True)
-class ReadModel:
+class ReadModel(Named):
     """A read model, declared once as a SELECT over the tables of events or over other read models.
 
     Args:
@@ -52,16 +69,6 @@ class ReadModel:
         reasons = reasons_against(tree, self.keys, {model.name.lower(): model for model in self.over})
         if reasons:
             raise ReadModelRefused(f"read model {self.name!r} was refused: {'; '.join(reasons)}")
-
-    @property
-    def id(self) -> str:
-        """The name in lower case: names are one when they differ in case only."""
-        return self.name.lower()
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The key's columns."""
-        return (self.key,) if isinstance(self.key, str) else tuple(self.key)
 
     @property
     def tree(self) -> Node:

@@ -18,7 +18,7 @@ from pydantic import create_model
 
 from cqrs_lab.errors import DeclarationError, NotServed, QueryFailed
 from cqrs_lab.ivm.admission import check_model_name
-from cqrs_lab.ivm.read_model import ReadModel
+from cqrs_lab.ivm.read_model import Named, ReadModel
 from cqrs_lab.messages import Event, Recorded, Value, decimal_limits, unwrap, utc
 from cqrs_lab.read.explain import Explanation
 from cqrs_lab.sql.names import check_name
@@ -44,7 +44,7 @@ Handler = Callable[[Recorded, Any], object]
 Key = tuple[Any, ...]
 
 
-class Projection:
+class Projection(Named):
     """A read model whose rows are made by handlers in Python, one event at a time.
 
     Handlers are declared with `on`. One that sends commands is refused and belongs into a saga: it would wait for the
@@ -96,16 +96,6 @@ class Projection:
         self._key = create_model(f"key of {name}", __base__=Value, **{column: types[column] for column in self.keys})
         unwrapped = {column: unwrap(kind) for column, kind in types.items()}
         self._places = {c: decimal_limits(more)[1] for c, (kind, more, _) in unwrapped.items() if kind is Decimal}
-
-    @property
-    def id(self) -> str:
-        """The name in lower case: names are one when they differ in case only."""
-        return self.name.lower()
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The key's columns."""
-        return (self.key,) if isinstance(self.key, str) else tuple(self.key)
 
     def on(self, event: type[Event]) -> Callable[[Handler], Handler]:
         """Declare what handles an event type: `handler(recorded, rows)`, with rows as `RowsToHandle`.

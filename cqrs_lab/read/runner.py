@@ -135,7 +135,7 @@ class Running:
 
     def attempts(self, stored: Stored) -> int:
         """Return how often a serving has failed in a row where it stands."""
-        failure = self.failures.get((stored.model.id, stored.as_))
+        failure = self.failures.get(stored.place)
         return failure.attempts if failure is not None and failure.position == stored.position else 0
 
     def _noting(
@@ -161,7 +161,7 @@ class Running:
 
     def went_well(self, stored: Stored, start: int, reached: int) -> None:
         """Note that rows have moved, for whoever waits for them."""
-        self.failures.pop((stored.model.id, stored.as_), None)
+        self.failures.pop(stored.place, None)
         now, heads = time.perf_counter(), self._log.heads
         with heads.moved:
             for position, committed in reversed(heads.commits):
@@ -185,7 +185,7 @@ class Running:
             return False
         with self._lock(SERVINGS):
             other.set_aside()
-        self._failed((other.model.id, other.as_), error)
+        self._failed(other.place, error)
         return True
 
     def _failed(self, key: Key, error: BaseException) -> None:
@@ -287,7 +287,7 @@ class Running:
     def move(self, position: int) -> None:
         """Move the inline servings, in the transaction of an append."""
         for stored in self._of_mode("inline"):
-            if (stored.model.id, stored.as_) not in self.failures:
+            if stored.place not in self.failures:
                 with self._lock(SERVINGS):
                     stored.forward(position)
 
@@ -298,7 +298,7 @@ class Running:
         inline = self._of_mode("inline")
         guilty = [stored for stored in inline if error.model in self.catalog.below(stored.model)]
         for stored in guilty:
-            self._failed((stored.model.id, stored.as_), error)
+            self._failed(stored.place, error)
         return bool(guilty) or self._set_aside(error)
 
     def committed(self, *, with_rows: bool) -> None:
@@ -308,7 +308,7 @@ class Running:
             with_rows: whether the inline servings moved with it; a table is appended first and followed then.
         """
         for stored in self._of_mode("inline"):
-            failed = (stored.model.id, stored.as_) in self.failures
+            failed = stored.place in self.failures
             if self.catalog.dead.is_told(stored.model.name) if failed else not with_rows:
                 self._try(stored)
 
@@ -329,7 +329,7 @@ class Running:
         """Move what is due; return the seconds until something else is, None when only an append can bring it."""
         waits = []
         for stored in [*self._of_mode("background"), *self._of_mode("every")]:
-            key = (stored.model.id, stored.as_)
+            key = stored.place
             failure = self.failures.get(key)
             if failure is not None and (failure.again_at is None or failure.again_at > time.monotonic()):
                 waits += [] if failure.again_at is None else [failure.again_at - time.monotonic()]

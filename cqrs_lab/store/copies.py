@@ -27,7 +27,7 @@ def copy_to(database: Database, path: str | os.PathLike[str]) -> None:
     if not target.parent.is_dir():
         raise StoreMissing(f"the folder {target.parent} does not exist; make it first")
     with database.lock(f"copy to {target}"):
-        # Under another name until it is whole: whoever finds a copy under its own name can rely on it.
+        # Under another name until it is whole, so that a copy under its own name can be relied on.
         part = target.with_name(f".{target.name}.unfinished-copy")
         try:
             _copy(database, part)

@@ -22,7 +22,7 @@ _ATTEMPTS = 3  # by hand, before an event is set aside
 
 
 class DeadLetters:
-    """The events that were set aside, by whoever follows the log under a name.
+    """The events that followers of the log set aside, each follower under its name.
 
     Args:
         log: the log.
@@ -42,7 +42,7 @@ class DeadLetters:
 
     @property
     def names(self) -> list[str]:
-        """Whoever has set events aside."""
+        """The followers that have set events aside."""
         return sorted(self._memory.set_aside.positions)
 
     def is_told(self, name: str) -> bool:

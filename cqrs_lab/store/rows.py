@@ -42,7 +42,7 @@ class Rows:
         params: its values.
         views: temporary views for this question alone, name to SELECT (see `Database.arrow`); text that comes
             from a user is always given some, at least an empty mapping.
-        again: gives the SELECT and the views anew, where what they read may have gone since they were written; None
+        again: writes the SELECT and the views again, where what they read may be gone by now; None
             where it cannot.
     """
 
