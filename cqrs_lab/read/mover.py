@@ -135,8 +135,7 @@ class Mover(Table):
             self._run(f"INSERT INTO {self.table} SELECT * FROM _moved")  # two rows of one key are an error here
         if nulls or (not in_place and self._has_nulls("_moved", self.model.keys)):
             self._check_nulls(self.table)
-        if self.is_read:
-            self.hand_on(move, "SELECT * EXCLUDE (_row) FROM _before", "SELECT * FROM _moved")
+        self.hand_on(move, "SELECT * EXCLUDE (_row) FROM _before", "SELECT * FROM _moved")
         needs = self._memory.answers.needs(self.place)
         if needs:
             self._drop_answers({name for need in needs for name, _ in need})
@@ -156,13 +155,12 @@ class Mover(Table):
     @property
     def is_read(self) -> bool:
         """Whether the rows of other projections are made of these, or of which that cannot be told."""
-        found, unknown = self._readers()
-        return bool(found or unknown or self._memory.beside.get(self.model.id))
+        return any(self._readers())
 
     def hand_on(self, move: Move, before: str, after: str) -> None:
         """Note what rows that have changed reach, as they were and as they are, in the projections that read them."""
         changed = f"{before} UNION ALL BY NAME {after}"
-        found, unknown = self._readers()
+        found, unknown, building = self._readers()
         for other in found:
             plan, read = self._catalog.plan(other.model), other.reader(0, other.position, {self.model.id: changed})
             for use in plan.uses:
@@ -177,12 +175,13 @@ class Mover(Table):
             move.checkpoint(self._memory.texts[name].name if name in self._memory.texts else name, "projection",
                             Checkpoint(there.mode, "", there.position))  # fmt: skip
         columns = ", ".join(map(quote, self._catalog.columns(self.model)))
-        for table in self._memory.beside.get(self.model.id, ()):  # rows that are being built meanwhile
+        for table in building:
             self._run(f"INSERT INTO {table} SELECT {columns} FROM ({changed})")
 
-    def _readers(self) -> tuple[list[Mover], list[str]]:
-        """The projections that read the rows of this one, and those of which that cannot be told."""
+    def _readers(self) -> tuple[list[Mover], list[str], list[str]]:
+        """The projections that read these rows, those of which that cannot be told, and what collects for a build."""
         if self.as_ != "projection":
-            return [], []
+            return [], [], []
         found, unknown = self._catalog.readers(self.model)
-        return [Mover(self._catalog, other, "projection") for other in found], unknown
+        movers = [Mover(self._catalog, other, "projection") for other in found]
+        return movers, unknown, self._memory.beside.get(self.model.id, [])

@@ -153,9 +153,8 @@ class Stored(Mover):
         plan = self._catalog.plan(self.model)
         with self.moving_to(head) as move:
             self._check(check, beside, head)
-            if self.is_read:
-                old, new = f"SELECT * FROM {self.table}", f"SELECT * FROM {beside}"
-                self.hand_on(move, f"({old} EXCEPT ALL {new})", f"({new} EXCEPT ALL {old})")
+            old, new = f"SELECT * FROM {self.table}", f"SELECT * FROM {beside}"
+            self.hand_on(move, f"({old} EXCEPT ALL {new})", f"({new} EXCEPT ALL {old})")
             self._run(f"DROP TABLE IF EXISTS {self.table}")
             self._run(f"ALTER TABLE {beside} RENAME TO {quote(self.model.name)}")
             if self.as_ == "projection" and plan.layers:
@@ -253,10 +252,8 @@ class _Beside(Stored):
         """The position that the rows tell."""
         return self._at
 
-    @property
-    def is_read(self) -> bool:
-        """Whether anybody is to be told of a change: nobody knows of these rows."""
-        return False
+    def _readers(self) -> tuple[list[Mover], list[str], list[str]]:
+        return [], [], []  # nobody knows of these rows
 
     @contextmanager
     def moving_to(self, position: int, mode: str | None = None) -> Iterator[Move]:
