@@ -5,6 +5,7 @@ Owns the hand-written read models: the tables, keys and statements that somebody
 
 from __future__ import annotations
 
+import itertools
 import random
 import statistics
 import tempfile
@@ -20,12 +21,13 @@ import pyarrow as pa
 from benchmarks.harness import Median, Result, seconds, take_turns
 from cqrs_lab import Lab, open_shop
 from cqrs_lab.read.served import Served, reach
-from cqrs_lab.shop import OrderLine, PlaceOrder, customer_value, daily_sales, order_summary
+from cqrs_lab.shop import OrderLine, PlaceOrder, customer_value, daily_orders, daily_sales, order_summary
 from cqrs_lab.workbench import Workload, tables
 
 THREADS = 2
 BATCHES, ONES, SPREAD = 12, 40, 5  # batches of 1,000 events and of one, as drawn; of 1,000 spread over all orders
 HELD_BACK = 22_000  # events at the end, appended while it is measured
+ALONE = 8  # seconds of sends, with and without rebuilds beside
 SENDS, RATE = 1_500, 150  # single commands, and how many a second
 
 FOLD = """
@@ -160,6 +162,7 @@ def run(count: int) -> Iterator[Result]:
         yield from moving(lab, by_hand, drawn)
         yield from lagging(lab)
         yield from looking_back(lab)
+        yield from waiting(lab)
 
 
 class Drawn:
@@ -295,3 +298,38 @@ def looking_back(lab: Lab) -> Iterator[Result]:
     looked = take_turns(ours, lambda run: None, runs=6)[0] / len(places)
     note = f"kept in {kept:.0f} s; folded {folded * 1e3:.0f} ms"
     yield Result("as of any position, kept history / 50 ms", looked * 1e3, 50.0, "ms", 1.0, note)
+
+
+def waiting(lab: Lab) -> Iterator[Result]:
+    """What a send waits for, with a projection inside its transaction, while other read models are built again."""
+    lab.serve(order_summary, keep_history=False)
+    lab.serve(daily_orders, mode="inline")
+    table = lab.serve(daily_sales, as_="materialized")
+    line, numbers, stop = (
+        OrderLine(product_id="p-1", quantity=1, unit_price="9.99"),
+        itertools.count(),
+        threading.Event(),
+    )
+
+    def sends(seconds_long: float) -> list[float]:
+        until, times = time.perf_counter() + seconds_long, []
+        while time.perf_counter() < until:
+            command = PlaceOrder(order_id=f"beside-{next(numbers)}", customer_id="c-000001", lines=[line])
+            times.append(seconds(lambda command=command: lab.send(command)))  # type: ignore[misc]
+        return sorted(times)
+
+    def build() -> None:
+        while not stop.is_set():
+            lab.serve(order_summary).rebuild()
+            table.refresh()
+
+    sends(1)
+    alone = sends(ALONE)
+    builder = threading.Thread(target=build)
+    builder.start()
+    beside = sends(ALONE)
+    stop.set()
+    builder.join()
+    ours, theirs = (times[int(0.99 * len(times))] * 1e3 for times in (beside, alone))
+    note = f"p50 {statistics.median(beside) * 1e3:.0f} and {statistics.median(alone) * 1e3:.0f} ms"
+    yield Result("inline send beside rebuilds / alone, p99", ours, theirs, "ms", 3.0, note)

@@ -20,6 +20,7 @@ from cqrs_lab.read.stored import Check, Stored, Tell
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.categories import Category, aware_value
 from cqrs_lab.store.database import Database
+from cqrs_lab.store.move import moving
 
 _REMEMBERED = 200_000  # rows that are known without a look into the table; above, all are forgotten
 
@@ -171,12 +172,13 @@ class Handled(Stored):
 
     def _fold(self, head: int, beside: str) -> None:
         columns = ", ".join(f"{quote(name)} {kind}" for name, kind in self.model.columns.items())
-        self._run(f"CREATE OR REPLACE TABLE {beside} ({columns}, PRIMARY KEY ({self.keys}))")
+        with moving(self._memory):
+            self._run(f"CREATE OR REPLACE TABLE {beside} ({columns}, PRIMARY KEY ({self.keys}))")
         self._go_on(0, head, HandledRows(self.model, self._catalog.log.database, beside, is_empty=True))
 
-    def _caught_up(self, head: int, collected: dict[str, str]) -> int:
+    def _caught_up(self, at: int, head: int, collected: dict[str, str]) -> int:
         end = max(head, self.position)
-        self._go_on(head, end, HandledRows(self.model, self._catalog.log.database, self.beside))
+        self._go_on(at, end, HandledRows(self.model, self._catalog.log.database, self.beside))
         return end
 
     def _go_on(self, done: int, end: int, rows: HandledRows) -> None:
@@ -189,7 +191,8 @@ class Handled(Stored):
             done, error = self._hand_over(done, end, rows)
             if error is not None:
                 raise error
-            rows.write()
+            with moving(self._memory):
+                rows.write()
             if self._tell is not None:
                 self._tell(done / end)
 

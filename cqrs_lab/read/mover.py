@@ -135,7 +135,7 @@ class Mover(Table):
             self._run(f"INSERT INTO {self.table} SELECT * FROM _moved")  # two rows of one key are an error here
         if nulls or (not in_place and self._has_nulls("_moved", self.model.keys)):
             self._check_nulls(self.table)
-        self.hand_on(move, "SELECT * EXCLUDE (_row) FROM _before", "SELECT * FROM _moved")
+        self.hand_on(move, "SELECT * EXCLUDE (_row) FROM _before UNION ALL BY NAME SELECT * FROM _moved")
         needs = self._memory.answers.needs(self.place)
         if needs:
             self._drop_answers({name for need in needs for name, _ in need})
@@ -157,9 +157,8 @@ class Mover(Table):
         """Whether the rows of other projections are made of these, or of which that cannot be told."""
         return any(self._readers())
 
-    def hand_on(self, move: Move, before: str, after: str) -> None:
+    def hand_on(self, move: Move, changed: str) -> None:
         """Note what rows that have changed reach, as they were and as they are, in the projections that read them."""
-        changed = f"{before} UNION ALL BY NAME {after}"
         found, unknown, building = self._readers()
         for other in found:
             plan, read = self._catalog.plan(other.model), other.reader(0, other.position, {self.model.id: changed})

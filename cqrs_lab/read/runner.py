@@ -122,13 +122,7 @@ class Running:
                 f"rows up to {to:,} would go back, or beyond the log. lab.as_of(position=…) asks about the past"
             )
 
-        def build() -> int:
-            if check is None:
-                return stored.build(to, tell=tell)
-            with self._lock(SERVINGS), moving(self._memory):  # what is refused leaves its layers as they were, too
-                return stored.build(to, check, tell)
-
-        reached = self._noting(stored, build)
+        reached = self._noting(stored, lambda: stored.build(to, check, tell))
         if stored.as_ == "projection" and self._memory.open is None:
             remake(self.catalog, [stored.model])
         return reached

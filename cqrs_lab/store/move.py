@@ -84,6 +84,11 @@ class Move:
         """Whether it appends to the log."""
         return bool(self._appended)
 
+    @property
+    def publishes(self) -> bool:
+        """Whether it changes what memory knows. The rows of a build, which nobody knows of yet, do not."""
+        return bool(self.checkpoints or self._texts or self._appended or self._letters is not None)
+
     # -- its end -------------------------------------------------------------------------------------------------------
 
     def _write(self) -> None:
@@ -167,10 +172,12 @@ def moving(memory: Memory) -> Iterator[Move]:
             with memory.database.transaction():
                 yield move
                 move._write()
-                until_published.enter_context(memory.lock)
-                memory.uncertain = threading.get_ident()  # from here on only the tables know
-            move._publish()
-            memory.uncertain = None
+                if move.publishes:
+                    until_published.enter_context(memory.lock)
+                    memory.uncertain = threading.get_ident()  # from here on only the tables know
+            if move.publishes:
+                move._publish()
+                memory.uncertain = None
     except BaseException:
         memory.open = None
         with suppress(StoreError):  # a store that is closed or full says so at the next call

@@ -7,18 +7,13 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from support import append, place, placed
+from support import append, place, placed, tamper
 from typer.testing import CliRunner
 
-from cqrs_lab import Lab, Projection, ReadModel, open_shop
+from cqrs_lab import Projection, ReadModel, open_shop
 from cqrs_lab.cli import app
 from cqrs_lab.errors import RebuildNeeded, RebuildRefused
 from cqrs_lab.shop import OrderPlaced, customer_value, daily_sales, order_facts, order_summary
-
-
-def tamper(lab: Lab, sql: str, *params: str) -> None:
-    """Change stored rows behind the lab's back."""
-    lab._log.database.execute(sql, params)
 
 
 def test_what_is_refused_changes_nothing() -> None:

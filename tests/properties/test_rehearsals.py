@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import append, histories
+from support import append, histories, tamper
 
-from cqrs_lab import Lab, open_shop
+from cqrs_lab import open_shop
 from cqrs_lab.shop import order_facts
-
-
-def tamper(lab: Lab, sql: str, *params: str) -> None:
-    """Change stored rows behind the lab's back."""
-    lab._log.database.execute(sql, params)
 
 
 @given(history=histories, data=st.data(), as_=st.sampled_from(["projection", "materialized"]))

@@ -5,7 +5,7 @@ For some tests alone: `handlers`, `servings`, `dead_letters`, `queries`, `import
 """
 
 from support.histories import as_table, events, facts, fold_summary, histories, lines, maybe, minutes, money, names, who
-from support.orders import START, append, assert_same, batch, line, pay, place, placed
+from support.orders import START, append, assert_same, batch, line, pay, place, placed, tamper
 from support.processes import Child, die, die_at, environment, python, say, wait_until
 
 # Also here: `stores`, whether one is whole; `command_line`, how the program is called; `specs`, one order. Domains:
@@ -37,6 +37,7 @@ __all__ = [
     "placed",
     "python",
     "say",
+    "tamper",
     "wait_until",
     "who",
 ]

@@ -83,3 +83,8 @@ def assert_same(lab: Lab, one: str, other: str) -> None:
     assert types_of_one == types_of_other
     difference = database.execute(f"(({one}\n) EXCEPT ALL ({other}\n)) UNION ALL (({other}\n) EXCEPT ALL ({one}\n))")
     assert difference == []
+
+
+def tamper(lab: Lab, sql: str, *params: str) -> None:
+    """Change stored rows behind the lab's back."""
+    lab._log.database.execute(sql, params)
