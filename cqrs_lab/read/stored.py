@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
-from cqrs_lab.errors import ProjectionFailed, RebuildRefused, StoreError
+from cqrs_lab.errors import ConstraintViolated, ProjectionFailed, RebuildRefused, StoreError
 from cqrs_lab.ivm.merge import Merge
 from cqrs_lab.ivm.plan import AnyPlan, Recompute
 from cqrs_lab.ivm.read_model import ReadModel
@@ -171,8 +171,13 @@ class Stored(Mover):
         with moving(self._memory):
             self._run(f"CREATE OR REPLACE TABLE {beside} AS SELECT * FROM ({fold}\n){order}")
         if self.as_ == "projection":
-            with moving(self._memory):  # a key may hold NULL, so it is UNIQUE and not PRIMARY; NULLs are looked for
-                self._run(f"ALTER TABLE {beside} ADD UNIQUE ({self.keys})")
+            try:
+                with moving(self._memory):  # a key may hold NULL, so it is UNIQUE and not PRIMARY; NULLs are looked for
+                    self._run(f"ALTER TABLE {beside} ADD UNIQUE ({self.keys})")
+            except ConstraintViolated:
+                if self._memory.open is None:  # where nothing else was undone with it, the key can be named
+                    check_keys(self._catalog.log.database, self.model, beside)
+                raise
         if self.as_ == "materialized":
             check_keys(self._catalog.log.database, self.model, beside)
         elif self._has_nulls(beside, self.model.keys):
