@@ -7,6 +7,7 @@ columns `_1`, `_2`, ….
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -76,6 +77,7 @@ class Fold:
         keys: column of the key -> its expression.
         states: the aggregates that its rows keep.
         outputs: column -> expression over the states, for columns that are not a state themselves.
+        needs: the same column -> the states that it is made of.
     """
 
     shape: Shape
@@ -83,6 +85,7 @@ class Fold:
     keys: dict[str, Node]
     states: tuple[State, ...]
     outputs: dict[str, str]
+    needs: dict[str, frozenset[str]]
 
     @property
     def model(self) -> ReadModel:
@@ -108,6 +111,11 @@ class Fold:
     def hidden(self) -> tuple[str, ...]:
         """The states that are not among the read model's columns."""
         return tuple(state.column for state in self.states if state.column not in self.columns)
+
+    def changed(self, states: Iterable[str]) -> set[str]:
+        """Return the columns, hidden ones included, that follow from some states: no other one changes with them."""
+        found = set(states)
+        return found | {name for name, needed in self.needs.items() if not needed.isdisjoint(found)}
 
     @cached_property
     def _template(self) -> Template:
@@ -148,9 +156,9 @@ class Fold:
         """Return the SELECT of keys and states over each event alone, with its position as `_at`."""
         return self._by_event.filled(lambda _: new)
 
-    def finished(self, states: str, more: str = "") -> str:
-        """Return the SELECT of rows with all their columns and hidden states, out of their keys and states."""
-        names = [*self.columns, *self.hidden]
+    def finished(self, states: str, more: str = "", only: Iterable[str] | None = None) -> str:
+        """Return the SELECT of rows with their columns and hidden states, or some of these, out of keys and states."""
+        names = [*self.columns, *self.hidden] if only is None else only
         items = ",\n       ".join(_named(self.outputs.get(name, quote(name)), name) for name in names)
         return f"SELECT {items}{more}\nFROM ({states}\n) AS _states"
 
@@ -215,6 +223,7 @@ def fold_of(shape: Shape, *, combines_too: bool = True) -> Fold:
     visible: list[State] = []
     hidden: list[State] = []
     outputs: dict[str, str] = {}
+    needs: dict[str, frozenset[str]] = {}
     for item in tree["select_list"]:
         name = item_name(item)
         whole = shape.top.named(item) | {"alias": ""}
@@ -236,9 +245,10 @@ def fold_of(shape: Shape, *, combines_too: bool = True) -> Fold:
             if not any(same(node, state.expression) for state in hidden):
                 hidden.append(State(f"_{len(hidden) + 1}", node, combine))
         outputs[name] = text_of(_over_states(whole, hidden))
+        needs[name] = frozenset(_state_of(node, hidden) for node in aggregates)
     _check_groups(shape, keys)
     columns = tuple(item_name(item) for item in tree["select_list"])
-    fold = Fold(shape, columns, keys, (*visible, *hidden), outputs)
+    fold = Fold(shape, columns, keys, (*visible, *hidden), outputs, needs)
     try:
         assert fold._template
     except QueryFailed as error:
@@ -295,6 +305,10 @@ def _check_outside(item: Node, aggregates: list[Node]) -> None:
             raise CannotPlan(f"{column['column_names'][-1]!r} stands outside an aggregate")
 
 
+def _state_of(aggregate: Node, states: list[State]) -> str:
+    return next(state.column for state in states if same(state.expression, aggregate))
+
+
 def _over_states(expression: Node, states: list[State]) -> Node:
     """The expression with its aggregates replaced by the columns that keep them."""
 
@@ -304,7 +318,7 @@ def _over_states(expression: Node, states: list[State]) -> Node:
         if not isinstance(node, dict):
             return node
         if is_aggregate(node):
-            column = next(state.column for state in states if same(state.expression, node))
+            column = _state_of(node, states)
             place = {"query_location": 0, "query_location_length": 0}
             return {"class": "COLUMN_REF", "type": "COLUMN_REF", "alias": "", **place, "column_names": [column]}
         return {name: change(value) for name, value in node.items()}

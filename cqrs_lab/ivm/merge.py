@@ -6,16 +6,16 @@ that merges keeps the aggregates of that one, so one table is moved and not two.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from cqrs_lab.errors import QueryFailed
-from cqrs_lab.ivm.fold import Fold
+from cqrs_lab.ivm.fold import Fold, State
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.ivm.reading import CannotPlan, Use
 from cqrs_lab.ivm.ways import Read, Ways
 from cqrs_lab.sql.names import quote
-from cqrs_lab.sql.parse import is_aggregate, item_name, nodes
+from cqrs_lab.sql.parse import columns_of, is_aggregate, item_name, nodes
 from cqrs_lab.sql.places import Template, template
 
 
@@ -27,6 +27,8 @@ class Merge:
         model: the read model.
         fold: how its rows are folded, or those of the read model that it looks up columns for.
         names: key or state of the fold -> the column that keeps it.
+        copies: column of the fold -> the columns that show or keep it as it is.
+        looks_at: columns of the fold, in lower case, from which it follows what is looked up or shown otherwise.
         ways: how rows are reached through what is looked up; None without look-ups.
         looked_up: the SELECT with the hidden states; None without look-ups.
         pairs: number of a place that is looked up -> its column and that of the fold which have to be equal.
@@ -35,6 +37,8 @@ class Merge:
     model: ReadModel
     fold: Fold
     names: dict[str, str]
+    copies: dict[str, tuple[str, ...]]
+    looks_at: frozenset[str] = frozenset()
     reason: str = "every column is made of aggregates whose halves combine"
     ways: Ways | None = None
     looked_up: Template | None = None
@@ -83,15 +87,41 @@ class Merge:
         equal = "IS NOT DISTINCT FROM" if nulls else "="
         join = " AND ".join(f"_new.{quote(key)} {equal} _old.{quote(key)}" for key in self.found_by)
         items = [f"_new.{quote(self.names[key])} AS {quote(key)}" for key in self.fold.keys]
-        for state in self.fold.states:
-            old, new = (f"{side}.{quote(self.names[state.column])}" for side in ("_old", "_new"))
-            items.append(f"{state.combine.format(old=old, new=new)} AS {quote(state.column)}")
+        items += [self._combined(s, f"_new.{quote(self.names[s.column])}") for s in self.fold.states]
         # A key that was noted, and of which there is neither a row nor a new event, has none.
         combined = (
             f"SELECT {f',{chr(10)}       '.join(items)}\nFROM {reached} AS _new LEFT JOIN {before} AS _old ON {join}\n"
             "WHERE _new._folded OR _old._row IS NOT NULL"
         )
         return self._seen(self.fold.finished(combined), read, some=not few)
+
+    def looks_up(self, states: Collection[str]) -> bool:
+        """Return whether what is looked up may be another one, when of some states there is something new."""
+        return self.looked_up is not None and not self.looks_at.isdisjoint(
+            column.lower() for column in self.fold.changed(states)
+        )
+
+    def updated(self, before: str, states: Mapping[str, str]) -> tuple[list[str], str]:
+        """Return what changes in one row that is there, when of some states alone there is something new.
+
+        A state of which the new events say nothing, NULL, stays as it was, and so does what follows from it.
+
+        Args:
+            before: the stored row, as something to select from.
+            states: name of each that is new -> its value, as SQL.
+
+        Returns:
+            The columns of the fold that change; the SELECT of these.
+        """
+        changed = self.fold.changed(states)
+        columns = [column for column in dict.fromkeys([*self.fold.columns, *self.fold.hidden]) if column in changed]
+        needed = {name for column in columns for name in self.fold.needs.get(column, [column])}
+        items = [self._combined(s, states.get(s.column)) for s in self.fold.states if s.column in needed]
+        return columns, self.fold.finished(f"SELECT {', '.join(items)} FROM {before} AS _old", only=columns)
+
+    def _combined(self, state: State, new: str | None) -> str:
+        old = f"_old.{quote(self.names[state.column])}"
+        return f"{state.combine.format(old=old, new=new) if new else old} AS {quote(state.column)}"
 
     def keys_of(self, use: Use, changed: str, read: Read) -> str:
         """Return the keys that changed rows of what is looked up reach; place 0 reads `base_rows`."""
@@ -138,7 +168,8 @@ def _hidden(name: str) -> str:
 
 def merge_of(fold: Fold) -> Merge:
     """Return how a read model merges that is a fold of events itself."""
-    return Merge(fold.model, fold, {name: name for name in fold.kept})
+    whole = dict.fromkeys([*fold.columns, *fold.hidden])
+    return Merge(fold.model, fold, {name: name for name in fold.kept}, {name: (name,) for name in whole})
 
 
 def look_ups_of(ways: Ways, base: Fold, keys_of: Callable[[Use], Iterable[str]]) -> Merge:
@@ -182,11 +213,21 @@ def look_ups_of(ways: Ways, base: Fold, keys_of: Callable[[Use], Iterable[str]])
         pair = next(((column, other) for column, other in compared.items() if other), None)
         if pair:
             pairs[use.number] = pair
-    shown: dict[str, str] = {}
+    copies: dict[str, list[str]] = {}
+    others = [condition.expression for condition in shape.conditions]
     for item in tree["select_list"]:
         whole = shape.top.full(item, is_item=True)
         if whole["class"] == "COLUMN_REF" and [n.lower() for n in whole["column_names"][:-1]] == [first.alias.lower()]:
-            shown.setdefault(whole["column_names"][1].lower(), item_name(item))
+            copies.setdefault(whole["column_names"][1].lower(), []).append(item_name(item))
+        else:
+            others.append(whole)
+    shown = {column: items[0] for column, items in copies.items()}
+    looks_at = {
+        column["column_names"][1].lower()
+        for expression in others
+        for column in columns_of(expression)
+        if column["column_names"][0].lower() == first.alias.lower()
+    }
     keys = {key.lower() for key in model.keys}
     named = {shown[key.lower()].lower() for key in base.keys if key.lower() in shown}
     if named != keys or len(named) != len(base.keys) or {p.name.lower() for p in ways.parts} != keys:
@@ -203,4 +244,8 @@ def look_ups_of(ways: Ways, base: Fold, keys_of: Callable[[Use], Iterable[str]])
     except QueryFailed as error:
         raise CannotPlan(str(error)) from None
     reason = f"its rows are those of {base.model.name}, whose aggregates they keep, with more looked up"
-    return Merge(model, base, names, reason, ways, looked_up, pairs)
+    kept = {
+        column: tuple(dict.fromkeys([*copies.get(column.lower(), ()), *([names[column]] if column in names else ())]))
+        for column in dict.fromkeys([*base.columns, *base.hidden])
+    }
+    return Merge(model, base, names, kept, frozenset(looks_at), reason, ways, looked_up, pairs)

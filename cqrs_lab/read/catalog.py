@@ -19,7 +19,7 @@ from cqrs_lab.sql.names import names_events, quote
 from cqrs_lab.sql.places import places
 from cqrs_lab.store.categories import ENVELOPE, as_stored
 from cqrs_lab.store.dead_letters import DeadLetters
-from cqrs_lab.store.log import Log
+from cqrs_lab.store.log import Bound, Log
 from cqrs_lab.store.memory import Checkpoint, Text
 
 # Columns of a SELECT over tables of a shape, once they were checked: ten read models bind in 60 ms.
@@ -45,6 +45,7 @@ class Catalog:
         self._bound: dict[Model, tuple[str, ...]] = {}
         self._plans: dict[Model, AnyPlan] = {}
         self._fingerprints: dict[Model, str] = {}
+        self._types: dict[Model, dict[str, str]] = {}
         self._texts: Mapping[str, Text] = {}  # those that the world is made of
         self._strangers: dict[str, ReadModel] = {}
         for model in models:
@@ -87,6 +88,7 @@ class Catalog:
         self.models[model.name.lower()] = model
         self._fingerprints.clear()  # a model built on this one is another one now
         self._plans.clear()
+        self._types.clear()
         return model
 
     def find(self, model: Model | str) -> Model:
@@ -169,7 +171,7 @@ class Catalog:
             self._fingerprints[model] = model.fingerprint(self.known, self.log.meaning)
         return self._fingerprints[model]
 
-    def window(self, start: int, end: int, *models: Model) -> Callable[[str], str]:
+    def window(self, start: Bound, end: Bound, *models: Model) -> Callable[[str], str]:
         """Return what reads, of a table of events, those after `start` up to `end`.
 
         Args:
@@ -181,6 +183,12 @@ class Catalog:
     def expanded(self, model: ReadModel, start: int, end: int) -> str:
         """Return a read model's text over a window of the log, for each of its layers without its dead letters."""
         return written_out(model, self.known, lambda layer, table: self.window(start, end, layer)(table))
+
+    def types(self, model: Model, table: str) -> dict[str, str]:
+        """Return the columns of a read model's rows as they are stored, with their types; they follow from its text."""
+        if model not in self._types:
+            self._types[model] = self.log.database.columns(f"FROM {table}")
+        return self._types[model]
 
     def plan(self, model: Model) -> AnyPlan:
         """Return how the rows of a read model move."""
@@ -249,6 +257,7 @@ class Catalog:
                     self._strangers[name] = ReadModel(text.name, text.key, text.sql)
         self._plans.clear()
         self._fingerprints.clear()
+        self._types.clear()
 
     @property
     def known(self) -> dict[str, ReadModel]:

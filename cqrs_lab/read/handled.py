@@ -20,7 +20,7 @@ from cqrs_lab.read.stored import Check, Stored, Tell
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.categories import Category, aware_value
 from cqrs_lab.store.database import Database
-from cqrs_lab.store.move import moving
+from cqrs_lab.store.move import Move, moving
 
 _REMEMBERED = 200_000  # rows that are known without a look into the table; above, all are forgotten
 
@@ -176,7 +176,7 @@ class Handled(Stored):
             self._run(f"CREATE OR REPLACE TABLE {beside} ({columns}, PRIMARY KEY ({self.keys}))")
         self._go_on(0, head, HandledRows(self.model, self._catalog.log.database, beside, is_empty=True))
 
-    def _caught_up(self, at: int, head: int, collected: dict[str, str]) -> int:
+    def _caught_up(self, move: Move, at: int, head: int, collected: dict[str, str]) -> int:
         end = max(head, self.position)
         self._go_on(at, end, HandledRows(self.model, self._catalog.log.database, self.beside))
         return end

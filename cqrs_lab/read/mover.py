@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from cqrs_lab.errors import ProjectionFailed, QueryFailed
 from cqrs_lab.ivm.merge import Merge
 from cqrs_lab.ivm.plan import Recompute, Touch
-from cqrs_lab.read.table import Table
+from cqrs_lab.read.few import MOST, Few
 from cqrs_lab.sql.names import literal, names_events, quote
 from cqrs_lab.store.memory import Checkpoint
 from cqrs_lab.store.move import Move
@@ -21,7 +21,7 @@ _DENSE = 20  # stored rows between those of a batch, for each of them, up to whi
 _FEW = 100  # keys up to which the index is faster than a look at all rows between them
 
 
-class Mover(Table):
+class Mover(Few):
     """A table whose rows can be replaced by what a plan says; arguments as of `Table`."""
 
     def move(self, plan: Merge | Touch, start: int, end: int, noted: int) -> None:
@@ -29,9 +29,15 @@ class Mover(Table):
         new, read = self.reader(start, end), self.reader(0, end)
         with self.moving_to(end) as move:
             tables = plan.fold.model.sources() if isinstance(plan, Merge) else self.model.sources()
-            # A look whether there are events takes a quarter of the time in which their fold is planned.
             names = {place.name.lower() for place in tables if names_events(place.name)}
-            is_new = bool(names) and self._catalog.log.has_events(names, start, end)
+            is_new = self._catalog.log.may_have_events(names, start)
+            if not is_new and not noted:
+                self._is_told = True
+                return
+            if end - start <= MOST and noted <= MOST and self._move_few(move, plan, start, end, noted):
+                return
+            # A look whether there are events takes a quarter of the time in which their fold is planned.
+            is_new = is_new and self._catalog.log.has_events(names, start, end)
             count = 0
             if is_new or noted:
                 count = self._make("_reached", plan.reached(new, read, self.dirty if noted else None))
@@ -44,7 +50,25 @@ class Mover(Table):
                 self._store(move, after, there, nulls=nulls, in_place=one_for_one)
             if noted:
                 self._run(f"DELETE FROM {self.dirty}")
+                move.noted[self.model.id] = False
             self._is_told = True
+
+    def _move_few(self, move: Move, plan: Merge | Touch, start: int, end: int, noted: int) -> bool:
+        """Move in the short way; return whether it could."""
+        needs = self._memory.answers.needs(self.place)
+        told = bool(needs) or self.is_read
+        change = self.few_changes(plan, start, end, noted=noted > 0, told=told)
+        if change is None:
+            return False
+        self.write_few(change)
+        if told and (change.before or change.after):
+            self.hand_on(move, f"SELECT * FROM {self.changed_rows(change)}")
+            self._memory.answers.drop(self.place, list(self._types), [*change.before, *change.after])
+        if noted:
+            self._run(f"DELETE FROM {self.dirty}")
+            move.noted[self.model.id] = False
+        self._is_told = True
+        return True
 
     def _find(self, rows: str, near: str, keys: tuple[str, ...], columns: Iterable[str], *, nulls: bool) -> int:
         """Put the stored rows that have the keys of some rows into `_before`, with their place, `_row`; say how many.
@@ -147,10 +171,11 @@ class Mover(Table):
         rows = f"SELECT {names} FROM (FROM _before UNION ALL BY NAME FROM _moved) LIMIT {most + 1}"
         self._memory.answers.drop(self.place, columns, self._run(rows))
 
-    def note(self, keys: str) -> None:
+    def note(self, move: Move, keys: str) -> None:
         """Remember keys whose rows have to be made again."""
         names = ", ".join(map(quote, self._catalog.plan(self.model).found_by))
-        self._run(f"INSERT INTO {self.dirty} SELECT {names} FROM ({keys}\n)")
+        if self._run(f"INSERT INTO {self.dirty} SELECT {names} FROM ({keys}\n)") != [(0,)]:
+            move.noted[self.model.id] = True
 
     @property
     def is_read(self) -> bool:
@@ -165,7 +190,7 @@ class Mover(Table):
             for use in plan.uses:
                 if use.name == self.model.id and not isinstance(plan, Recompute):
                     try:
-                        other.note(plan.keys_of(use, changed, read))
+                        other.note(move, plan.keys_of(use, changed, read))
                     except QueryFailed as error:  # its fault, and not that of the rows that move
                         name = other.model.name
                         raise ProjectionFailed(f"the keys of {name} could not be told: {error}", name) from error

@@ -44,7 +44,7 @@ class Stored(Mover):
                 for layer in layers:
                     layer.forward(end)
                 end = max([end, *(layer.position for layer in layers)])
-            noted = self._run(f"SELECT count(*) FROM {self.dirty}")[0][0] if layers else 0
+            noted = self._noted() if layers else 0
             if start >= end and not noted:
                 return start
             if isinstance(plan, Recompute):
@@ -52,6 +52,15 @@ class Stored(Mover):
                     return self.build(end)
             self.move(plan, start, end, noted)
             return end
+
+    def _noted(self) -> int:
+        """How many keys are noted whose rows have to be made again; memory knows when there are none."""
+        if self._memory.is_noted(self.model.id) is False:
+            return 0
+        with moving(self._memory) as move:
+            count: int = self._run(f"SELECT count(*) FROM {self.dirty}")[0][0]
+            move.noted[self.model.id] = count > 0
+        return count
 
     def is_built(self, to: int) -> bool:
         """Return whether a build brings it to a position: it always moves so, or something below was made otherwise."""
@@ -120,8 +129,8 @@ class Stored(Mover):
                     if self.model.sql:
                         self._check(check, self.beside, at)
                     self._collect_difference(collected)
-                with database.lock(SERVINGS), moving(self._memory):
-                    end = self._caught_up(at, max(at, head), collected)
+                with database.lock(SERVINGS), moving(self._memory) as move:
+                    end = self._caught_up(move, at, max(at, head), collected)
                     if not self.model.sql:  # what handlers made can be held against rows of the same moment only
                         self._check(check, self.beside, end)
                     own = collected.get(self.model.id)
@@ -197,6 +206,7 @@ class Stored(Mover):
             if self.as_ == "projection" and plan.layers:
                 found_by = ", ".join(map(quote, plan.found_by))
                 self._run(f"CREATE OR REPLACE TABLE {self.dirty} AS SELECT {found_by} FROM {self.table} LIMIT 0")
+                move.noted[self.model.id] = False
             move.text(Text(self.model.name, self.model.keys, self.model.sql))
         return head
 
@@ -241,7 +251,7 @@ class Stored(Mover):
             with moving(self._memory):
                 self._run(f"INSERT INTO {collected[self.model.id]} {self._differing(self.beside)}")
 
-    def _caught_up(self, at: int, head: int, collected: dict[str, str]) -> int:
+    def _caught_up(self, move: Move, at: int, head: int, collected: dict[str, str]) -> int:
         """Move the rows beside from a position to another, or to where their layers or the old rows stand by now.
 
         Returns:
@@ -260,7 +270,7 @@ class Stored(Mover):
         changed = {name: f"SELECT * FROM {table}" for name, table in collected.items()}
         for use in plan.uses:
             if use.name in collected:
-                beside.note(plan.keys_of(use, changed[use.name], beside.reader(0, end, changed)))
+                beside.note(move, plan.keys_of(use, changed[use.name], beside.reader(0, end, changed)))
         noted = self._run(f"SELECT count(*) FROM {beside.dirty}")[0][0]
         if noted or end > at:
             beside.move(plan, at, end, noted)

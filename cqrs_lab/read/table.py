@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cached_property
 from typing import Literal, get_args
 
 from cqrs_lab.errors import ConstraintViolated, NotServed, ProjectionFailed, QueryFailed
@@ -18,6 +19,7 @@ from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.projection import Model
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.database import Database
+from cqrs_lab.store.log import Bound
 from cqrs_lab.store.memory import Checkpoint, Memory
 from cqrs_lab.store.move import Move, moving
 
@@ -185,6 +187,11 @@ class Table:
         """Whether rows can be found by their place; a column that is called rowid hides it."""
         return all(column.lower() != "rowid" for column in self._catalog.columns(self.model))
 
+    @cached_property
+    def _types(self) -> dict[str, str]:
+        """The columns of a row as it is stored, with their types."""
+        return self._catalog.types(self.model, self.table)
+
     def _kept(self) -> list[str]:
         """The columns of a row: the read model's, and the states that are none of these."""
         return [*self._catalog.columns(self.model), *self._catalog.plan(self.model).hidden]
@@ -209,7 +216,7 @@ class Table:
         """
         return int(self._run(f"CREATE OR REPLACE TEMP TABLE {name} AS {select}")[0][0])
 
-    def reader(self, start: int, end: int, changed: Mapping[str, str] | None = None) -> Callable[[Use], str]:
+    def reader(self, start: Bound, end: Bound, changed: Mapping[str, str] | None = None) -> Callable[[Use], str]:
         """Return what reads a place of this projection: events between two positions, or the rows of a layer.
 
         Args:

@@ -30,6 +30,9 @@ from cqrs_lab.store.memory import memory_of
 from cqrs_lab.store.rows import Rows
 from cqrs_lab.store.tables import Tables
 
+Bound = int | str
+"""A position, or what stands for one in a statement with parameters."""
+
 APPEND = "append"  # the lock under which the log grows
 
 
@@ -291,7 +294,7 @@ class Log:
         upcasts = {name: event.upcasts for name, event in category.types.items() if event.upcasts}
         return f"{table} with {upcasts} and {sorted(category.personal)}" if upcasts or category.personal else None
 
-    def window(self, table: str, *, after: int = 0, to: int | None = None, occurred: datetime | None = None) -> str:
+    def window(self, table: str, *, after: Bound = 0, to: Bound | None = None, occurred: datetime | None = None) -> str:
         """Return the SELECT of a table's events after a position, up to another, that occurred by a time (naive UTC).
 
         Whole numbers and times stand in the text: it may become part of a view's, which has no parameters. Positions
@@ -303,6 +306,15 @@ class Log:
         where = _between(after, to)
         where += [] if occurred is None else [f"occurred_at <= TIMESTAMP '{occurred}'"]
         return f"{text} WHERE {' AND '.join(where)}" if where else text
+
+    def may_have_events(self, tables: Collection[str], after: int) -> bool:
+        """Return whether one of these tables may have events after a position, as far as memory knows.
+
+        Args:
+            tables: names in lower case.
+        """
+        ends = {f"{category}_events".lower(): end for category, end in self.heads.ends.items()}
+        return any(ends.get(table, after + 1) > after for table in tables)
 
     def has_events(self, tables: Iterable[str], after: int, to: int) -> bool:
         """Return whether one of these tables has events after a position, up to another."""
@@ -388,7 +400,11 @@ class Log:
         return Recorded(stream=stream, event=event, **{name: aware_value(value) for name, value in envelope.items()})
 
 
-def _between(after: int, to: int | None) -> list[str]:
+def _between(after: Bound, to: Bound | None) -> list[str]:
     """Return the conditions that a position is above one and up to another."""
-    where = [f"position > {int(after)}::DOUBLE"] if after else []
-    return where if to is None else [*where, f"position <= {int(to)}::DOUBLE"]
+    where = [f"position > {_bound(after)}"] if after else []
+    return where if to is None else [*where, f"position <= {_bound(to)}"]
+
+
+def _bound(position: Bound) -> str:
+    return f"{position}::DOUBLE" if isinstance(position, str) else f"{int(position)}::DOUBLE"

@@ -35,6 +35,7 @@ class Heads:
         tables: the categories in the file, also those that a domain does not declare: field -> type of its column.
         personal: the personal fields among them, in the same shape.
         versions: category -> the (type, schema_version) that its table holds.
+        ends: category -> a position behind which it has no events; as high as the last one, or higher.
         appender: the thread that is appending.
         handling: thread -> the projections whose handlers it runs.
         erasures: how often something was erased, which ends every state that is remembered.
@@ -49,6 +50,7 @@ class Heads:
     tables: dict[str, dict[str, str]] = field(default_factory=dict)
     personal: dict[str, dict[str, str]] = field(default_factory=dict)
     versions: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
+    ends: dict[str, int] = field(default_factory=dict)
     appender: int | None = None
     handling: dict[int, list[str]] = field(default_factory=dict)
     erasures: int = 0
@@ -75,6 +77,7 @@ class Heads:
         ends = [
             run(f"SELECT max(position), max(recorded_at) FROM {quote(f'{name}_events')}")[0] for name in self.tables
         ]
+        self.ends = {name: position or 0 for name, (position, _) in zip(self.tables, ends, strict=True)}
         for name in self.tables:
             found = run(f"SELECT DISTINCT type, schema_version FROM {quote(f'{name}_events')}")
             self.versions[name] = {(kind, version) for kind, version in found}
@@ -120,6 +123,7 @@ class Open(Protocol):
     """A move that is open, as far as memory has to know it."""
 
     checkpoints: dict[Key, Checkpoint | None]
+    noted: dict[str, bool]
 
     @property
     def letters(self) -> Letters:
@@ -137,6 +141,7 @@ class Memory:
         checkpoints: of servings and followers, by name in lower case and kind.
         letters: the events that were set aside.
         texts: name in lower case -> a read model that was served in this file, here or elsewhere.
+        noted: name in lower case -> whether rows of a projection have to be made again; not there: ask its table.
         answers: which answers are kept, and what rows are being changed.
         moved: notified whenever rows have moved.
         beside: name of a layer -> the tables that collect its changes for rows that are being built on it.
@@ -149,6 +154,7 @@ class Memory:
         self.checkpoints: dict[Key, Checkpoint] = {}
         self.letters = Letters()
         self.texts: dict[str, Text] = {}
+        self.noted: dict[str, bool] = {}
         self.answers = Answers()
         self.moved = threading.Condition()
         self.beside: dict[str, list[str]] = {}
@@ -202,6 +208,10 @@ class Memory:
         move = self.open
         return move.checkpoints[key] if move is not None and key in move.checkpoints else self.checkpoints.get(key)
 
+    def is_noted(self, name: str) -> bool | None:
+        """Return whether rows of a projection have to be made again, as this thread sees it; None: ask its table."""
+        return self.noted.get(name) if self.open is None else self.open.noted.get(name, self.noted.get(name))
+
     @property
     def set_aside(self) -> Letters:
         """The events that were set aside, as this thread sees them."""
@@ -220,7 +230,7 @@ class Memory:
             rows = self.database.execute("SELECT model, served_as, mode, fingerprint, position FROM servings")
             self.checkpoints = {(name.lower(), kind): Checkpoint(*rest) for name, kind, *rest in rows}
             self.letters = letters(self.database)
-            self.texts = _texts(self.database)
+            self.texts, self.noted = _texts(self.database), {}
             self.uncertain = None
 
 

@@ -13,8 +13,9 @@ Locks are taken in this order: that of builds (`Memory.building`, `erasing`), th
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import astuple
 
 from cqrs_lab.errors import StoreError
 from cqrs_lab.store.answers import Key
@@ -32,10 +33,12 @@ class Move:
 
     Attributes:
         checkpoints: those that it writes; None for one that goes.
+        noted: the projections of which keys are noted, or no longer are; see `Memory.noted`.
     """
 
     def __init__(self, memory: Memory) -> None:
         self.checkpoints: dict[Key, Checkpoint | None] = {}
+        self.noted: dict[str, bool] = {}
         self._memory, self._run = memory, memory.database.execute
         self._names: dict[Key, str] = {}
         self._changing: list[Key | None] = []
@@ -87,48 +90,64 @@ class Move:
     @property
     def publishes(self) -> bool:
         """Whether it changes what memory knows. The rows of a build, which nobody knows of yet, do not."""
-        return bool(self.checkpoints or self._texts or self._appended or self._letters is not None)
+        return bool(self.checkpoints or self.noted or self._texts or self._appended or self._letters is not None)
 
     # -- its end -------------------------------------------------------------------------------------------------------
 
     def _write(self) -> None:
         """Write checkpoints and texts, in the open transaction."""
-        for key, checkpoint in self.checkpoints.items():
-            self.write_checkpoint(self._names[key], key[1], self._memory.checkpoints.get(key), checkpoint)
+        if self.checkpoints:
+            self.write_checkpoints()
         for name, text in self._texts.items():
             self._run("DELETE FROM read_models WHERE lower(model) = ?", [name])
             self._run("INSERT INTO read_models VALUES (?, ?, ?)", [text.name, list(text.key), text.sql])
 
-    def write_checkpoint(self, name: str, kind: str, start: Checkpoint | None, end: Checkpoint | None) -> None:
-        """Write one checkpoint where it started.
+    def write_checkpoints(self) -> None:
+        """Write each checkpoint where it started.
+
+        Those that go the same way are written at once: a projection and its layers by one statement and not by several.
 
         Raises:
-            StoreError: it stands elsewhere by now; nothing of this move is stored.
+            StoreError: one stands elsewhere by now; nothing of this move is stored.
         """
-        if start is None and end is not None:
-            new = [name, kind, end.mode, end.fingerprint, end.position]
-            self._run("INSERT INTO servings VALUES (?, ?, ?, ?, ?)", new)
-            return
-        if start is None or start == end:
-            return
-        if end is None:
-            where, values = "lower(model) = ? AND served_as = ? AND position = ?", [name.lower(), kind, start.position]
-            found = self._run(f"DELETE FROM servings WHERE {where}", values)
-        else:
-            change = "UPDATE servings SET model = ?, mode = ?, fingerprint = ?, position = ?"
-            values = [name, end.mode, end.fingerprint, end.position, name, kind, start.position]
-            if start.mode == end.mode and start.fingerprint == end.fingerprint:
-                change, values = "UPDATE servings SET position = ?", [end.position, name, kind, start.position]
-            found = self._run(f"{change} WHERE model = ? AND served_as = ? AND position = ?", values)
-            if found != [(1,)]:  # the name may be spelled in another way, by another release
-                values = [name, end.mode, end.fingerprint, end.position, name.lower(), kind, start.position]
-                change = "UPDATE servings SET model = ?, mode = ?, fingerprint = ?, position = ?"
-                found = self._run(f"{change} WHERE lower(model) = ? AND served_as = ? AND position = ?", values)
-        if found != [(1,)]:
-            raise StoreError(
-                f"{name} as {kind} no longer stands at position {start.position:,}, from where it was moved; nothing "
-                "was stored. Ask again"
+        together: dict[tuple[str, int, int], list[Key]] = {}
+        for key, end in self.checkpoints.items():
+            start = self._memory.checkpoints.get(key)
+            if start is None or end is None or (start.mode, start.fingerprint) != (end.mode, end.fingerprint):
+                self._write_one(key, start, end)
+            elif start != end:
+                together.setdefault((key[1], start.position, end.position), []).append(key)
+        for (kind, first, last), keys in together.items():
+            marks = ", ".join("?" * len(keys))
+            found = self._run(
+                f"UPDATE servings SET position = ? WHERE served_as = ? AND position = ? AND lower(model) IN ({marks})",
+                [last, kind, first, *(name for name, _ in keys)],
             )
+            if found != [(len(keys),)]:
+                raise self._elsewhere(keys, first)
+
+    def _write_one(self, key: Key, start: Checkpoint | None, end: Checkpoint | None) -> None:
+        """Write one checkpoint where it started."""
+        name, kind = self._names[key], key[1]
+        if start is None and end is not None:
+            self._run("INSERT INTO servings VALUES (?, ?, ?, ?, ?)", [name, kind, *astuple(end)])
+            return
+        if start is None:
+            return
+        where, there = "lower(model) = ? AND served_as = ? AND position = ?", [key[0], kind, start.position]
+        if end is None:
+            found = self._run(f"DELETE FROM servings WHERE {where}", there)
+        else:
+            sets = "model = ?, mode = ?, fingerprint = ?, position = ?"
+            found = self._run(f"UPDATE servings SET {sets} WHERE {where}", [name, *astuple(end), *there])
+        if found != [(1,)]:
+            raise self._elsewhere([key], start.position)
+
+    def _elsewhere(self, keys: Iterable[Key], position: int) -> StoreError:
+        told = ", ".join(f"{self._names[key]} as {key[1]}" for key in keys)
+        return StoreError(
+            f"{told} no longer stands at position {position:,}, from where it was moved; nothing was stored. Ask again"
+        )
 
     def _publish(self) -> None:
         memory = self._memory
@@ -137,6 +156,7 @@ class Move:
         # New ones in the place of the old: other threads may be going through them.
         changed = memory.checkpoints | self.checkpoints
         memory.checkpoints = {key: checkpoint for key, checkpoint in changed.items() if checkpoint is not None}
+        memory.noted = memory.noted | self.noted
         if self._texts:
             memory.texts = memory.texts | self._texts
         if self._letters is not None:

@@ -165,6 +165,7 @@ class EventStore:
                     with held, self._storing(batch, with_rows=True):
                         for table, rows in batch.rows.items():
                             self._insert(table, rows)
+                        self._mark_ends(batch)
                         if self.beside is not None:
                             self.beside.move(batch.position)
                     break
@@ -234,8 +235,14 @@ class EventStore:
             # Before others can see the events: they have to know which versions to lift.
             for category, versions in batch.versions.items():
                 heads.versions.setdefault(category, set()).update(versions)
+            self._mark_ends(batch)
         if self.beside is not None:
             self.beside.committed(with_rows=with_rows)
+
+    def _mark_ends(self, batch: Batch) -> None:
+        """Say of which categories there are new events, before others can see them; too many only cost a look."""
+        for category in batch.versions:
+            self.log.heads.ends[category] = max(self.log.heads.ends.get(category, 0), batch.position)
 
     def forget(
         self, category: Category, id: str, remake: Callable[[], None], strange: Iterable[tuple[str, str]]

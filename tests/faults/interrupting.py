@@ -196,6 +196,7 @@ class Interrupting:
 def soak(seconds: float, seed: int) -> Counter[str]:
     """Go on for some time, with a new store every 400 steps; return how the calls ended."""
     told: Counter[str] = Counter()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what goes on behind it without one
     until, rng = time.monotonic() + seconds, random.Random(seed)
     while time.monotonic() < until:
         with tempfile.TemporaryDirectory() as folder:

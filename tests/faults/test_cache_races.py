@@ -68,7 +68,7 @@ def test_no_answer_is_kept_while_rows_move(mode, monkeypatch):
         lab.send(place())
         served = lab.serve(order_summary, mode=mode)
         query = OrderDetails(order_id="o-1")
-        real, seen = Move.write_checkpoint, []
+        real, seen = Move.write_checkpoints, []
 
         def while_moving(*given: Any) -> Any:  # after the rows are written, before they are committed
             reader = threading.Thread(target=lambda: seen.append(lab.ask(query)["status"]))
@@ -77,7 +77,7 @@ def test_no_answer_is_kept_while_rows_move(mode, monkeypatch):
             return real(*given)
 
         assert lab.ask(query)["status"] == "PENDING"
-        monkeypatch.setattr(Move, "write_checkpoint", while_moving)
+        monkeypatch.setattr(Move, "write_checkpoints", while_moving)
         lab.send(pay())
         served.catch_up()
         assert set(seen) == {"PENDING"}

@@ -86,7 +86,7 @@ def _(recorded, rows):
 with open_shop(sys.argv[1]) as lab:
     served = lab.serve(sent if sys.argv[2] == "sent" else made)
     append(lab, [paid(f"o-{number % 2}") for number in range(8)])
-    write, calls = Move.write_checkpoint, []
+    write, calls = Move.write_checkpoints, []
     def dying(*args):
         calls.append(args)
         if len(calls) == 3 and sys.argv[3] == "before":
@@ -95,7 +95,7 @@ with open_shop(sys.argv[1]) as lab:
         if len(calls) == 3 and sys.argv[3] == "after":
             os.kill(os.getpid(), signal.SIGKILL)
         return written
-    Move.write_checkpoint = dying
+    Move.write_checkpoints = dying
     served.catch_up()
 """
 

@@ -119,10 +119,10 @@ def run_apart(function: Callable[..., object], *arguments: object) -> int:
 def die_before_checkpoint() -> None:
     """Have this process killed at the next move of a projection: its rows are written, its checkpoint is not."""
 
-    def dying(*checkpoint: object) -> None:
+    def dying(*move: object) -> None:
         os.kill(os.getpid(), 9)
 
-    Move.write_checkpoint = dying  # type: ignore[method-assign, assignment]
+    Move.write_checkpoints = dying  # type: ignore[method-assign, assignment]
 
 
 def early_shop(path: str | os.PathLike[str]) -> Lab:
