@@ -7,11 +7,15 @@ columns `_1`, `_2`, ….
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from cachetools import LRUCache
+
 from cqrs_lab.errors import QueryFailed
+from cqrs_lab.ivm.absent import Present
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.ivm.reading import CannotPlan, Use
 from cqrs_lab.ivm.shape import Shape, is_position
@@ -58,6 +62,9 @@ RUNNING = {
 }
 
 
+_QUOTED, _STATE = re.compile(r"('(?:[^']|'')*')"), re.compile(r'"(_\d+)"')
+
+
 @dataclass(frozen=True)
 class State:
     """One aggregate, kept in a column: how its two halves combine."""
@@ -77,7 +84,7 @@ class Fold:
         keys: column of the key -> its expression.
         states: the aggregates that its rows keep.
         outputs: column -> expression over the states, for columns that are not a state themselves.
-        needs: the same column -> the states that it is made of.
+        needs: the same column -> the states that it is made of, each as often as it stands there.
     """
 
     shape: Shape
@@ -85,7 +92,7 @@ class Fold:
     keys: dict[str, Node]
     states: tuple[State, ...]
     outputs: dict[str, str]
-    needs: dict[str, frozenset[str]]
+    needs: dict[str, tuple[str, ...]]
 
     @property
     def model(self) -> ReadModel:
@@ -115,7 +122,7 @@ class Fold:
     def changed(self, states: Iterable[str]) -> set[str]:
         """Return the columns, hidden ones included, that follow from some states: no other one changes with them."""
         found = set(states)
-        return found | {name for name, needed in self.needs.items() if not needed.isdisjoint(found)}
+        return found | {name for name, needed in self.needs.items() if not found.isdisjoint(needed)}
 
     @cached_property
     def _template(self) -> Template:
@@ -135,10 +142,14 @@ class Fold:
     def _by_event(self) -> Template:
         return self._grouped({"_at": self._position})
 
-    def _grouped(self, more: dict[str, Node]) -> Template:
+    @cached_property
+    def _shorter(self) -> dict[frozenset[str], Template]:
+        return {}
+
+    def _grouped(self, more: dict[str, Node], without: Collection[str] = ()) -> Template:
         groups = {**self.keys, **more}
         items = [expression | {"alias": name} for name, expression in groups.items()]
-        items += [state.expression | {"alias": state.column} for state in self.states]
+        items += [s.expression | {"alias": s.column} for s in self.states if s.column not in without]
         by = [] if self.is_one_row and not more else [expression | {"alias": ""} for expression in groups.values()]
         grouped = {
             "select_list": items,
@@ -148,17 +159,50 @@ class Fold:
         }
         return template(self.shape.tree | grouped, self.model.sql)
 
-    def folded(self, new: str) -> str:
-        """Return the SELECT of keys and states, over the events that `new` selects."""
-        return self._template.filled(lambda _: new)
+    @cached_property
+    def is_assignable(self) -> bool:
+        """Whether states can be told apart from everything else in the text of what is made of them."""
+        return all(
+            sorted(_STATE.findall("".join(_QUOTED.split(self.outputs[name])[::2]))) == sorted(needed)
+            for name, needed in self.needs.items()
+        )
+
+    def folded(self, new: str, without: frozenset[str] = frozenset()) -> str:
+        """Return the SELECT of keys and states, over the events that `new` selects.
+
+        Args:
+            without: states that are left out.
+        """
+        found = self._template if not without else self._shorter.get(without)
+        if found is None:
+            found = self._shorter[without] = self._grouped({}, without)
+        return found.filled(lambda _: new)
+
+    def absent(self, present: Present) -> frozenset[str]:
+        """Return states that are sure to be NULL over new events, given what these hold."""
+        if self.shape.is_nested or self.shape.reading.has_lists or self.shape.reading.unnests:
+            return frozenset()
+        if present not in self._absent:
+            alias = self.use.alias.lower()
+            self._absent[present] = frozenset(
+                state.column
+                for state in self.states
+                if all(column["column_names"][0].lower() == alias for column in columns_of(state.expression))
+                and present.is_absent(state.expression)
+            )
+        return self._absent[present]
+
+    @cached_property
+    def _absent(self) -> LRUCache[Present, frozenset[str]]:
+        return LRUCache(100)
 
     def by_event(self, new: str) -> str:
         """Return the SELECT of keys and states over each event alone, with its position as `_at`."""
         return self._by_event.filled(lambda _: new)
 
-    def finished(self, states: str, more: str = "", only: Iterable[str] | None = None) -> str:
-        """Return the SELECT of rows with their columns and hidden states, or some of these, out of keys and states."""
-        names = [*self.columns, *self.hidden] if only is None else only
+    def finished(self, states: str, more: str = "") -> str:
+        """Return the SELECT of rows with all their columns and hidden states, out of their keys and states."""
+        names = [*self.columns, *self.hidden]
         items = ",\n       ".join(_named(self.outputs.get(name, quote(name)), name) for name in names)
         return f"SELECT {items}{more}\nFROM ({states}\n) AS _states"
 
@@ -203,6 +247,13 @@ class Fold:
         return self.finished(f"SELECT {keys}{states}, _at FROM ({folds}) {window}", ", _at")
 
 
+def over_states(output: str, states: Mapping[str, str]) -> str:
+    """Return an output with SQL in the place of the states that it is made of; texts in quotes stay as they are."""
+    parts = _QUOTED.split(output)
+    parts[::2] = (_STATE.sub(lambda found: f"({states[found[1]]})", part) for part in parts[::2])
+    return "".join(parts)
+
+
 def _named(text: str, name: str) -> str:
     """A column of a SELECT under a name, which is said once where it is the column's own."""
     return text if text == quote(name) else f"{text} AS {quote(name)}"
@@ -223,7 +274,7 @@ def fold_of(shape: Shape, *, combines_too: bool = True) -> Fold:
     visible: list[State] = []
     hidden: list[State] = []
     outputs: dict[str, str] = {}
-    needs: dict[str, frozenset[str]] = {}
+    needs: dict[str, tuple[str, ...]] = {}
     for item in tree["select_list"]:
         name = item_name(item)
         whole = shape.top.named(item) | {"alias": ""}
@@ -245,7 +296,7 @@ def fold_of(shape: Shape, *, combines_too: bool = True) -> Fold:
             if not any(same(node, state.expression) for state in hidden):
                 hidden.append(State(f"_{len(hidden) + 1}", node, combine))
         outputs[name] = text_of(_over_states(whole, hidden))
-        needs[name] = frozenset(_state_of(node, hidden) for node in aggregates)
+        needs[name] = tuple(_state_of(node, hidden) for node in aggregates)
     _check_groups(shape, keys)
     columns = tuple(item_name(item) for item in tree["select_list"])
     fold = Fold(shape, columns, keys, (*visible, *hidden), outputs, needs)

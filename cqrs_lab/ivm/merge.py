@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from cqrs_lab.errors import QueryFailed
-from cqrs_lab.ivm.fold import Fold, State
+from cqrs_lab.ivm.fold import Fold, State, over_states
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.ivm.reading import CannotPlan, Use
 from cqrs_lab.ivm.ways import Read, Ways
@@ -69,10 +69,16 @@ class Merge:
         """Return all rows, folded from all events."""
         return self._seen(self.fold.finished(self.fold.folded(read(self.fold.use))), read)
 
-    def reached(self, new: Read, read: Read, noted: str | None) -> str:
-        """Return keys and states of the new events; a noted key without any has empty states."""
-        items = (quote(b) if b == name else f"{quote(b)} AS {quote(name)}" for b, name in self.names.items())
-        folded = f"SELECT {', '.join(items)}, true AS _folded\nFROM ({self.fold.folded(new(self.fold.use))}\n)"
+    def reached(self, new: Read, read: Read, noted: str | None, without: frozenset[str] = frozenset()) -> str:
+        """Return keys and states of the new events; a noted key without any has empty states.
+
+        Args:
+            without: states that are left out, for nothing is new of them.
+        """
+        names = {base: name for base, name in self.names.items() if base not in without}
+        items = (quote(b) if b == name else f"{quote(b)} AS {quote(name)}" for b, name in names.items())
+        folds = self.fold.folded(new(self.fold.use), without)
+        folded = f"SELECT {', '.join(items)}, true AS _folded\nFROM ({folds}\n)"
         if not noted:
             return folded
         keys = ", ".join(map(quote, self.found_by))
@@ -87,7 +93,8 @@ class Merge:
         equal = "IS NOT DISTINCT FROM" if nulls else "="
         join = " AND ".join(f"_new.{quote(key)} {equal} _old.{quote(key)}" for key in self.found_by)
         items = [f"_new.{quote(self.names[key])} AS {quote(key)}" for key in self.fold.keys]
-        items += [self._combined(s, f"_new.{quote(self.names[s.column])}") for s in self.fold.states]
+        for state in self.fold.states:
+            items.append(f"{self._whole(state, f'_new.{quote(self.names[state.column])}')} AS {quote(state.column)}")
         # A key that was noted, and of which there is neither a row nor a new event, has none.
         combined = (
             f"SELECT {f',{chr(10)}       '.join(items)}\nFROM {reached} AS _new LEFT JOIN {before} AS _old ON {join}\n"
@@ -101,27 +108,28 @@ class Merge:
             column.lower() for column in self.fold.changed(states)
         )
 
-    def updated(self, before: str, states: Mapping[str, str]) -> tuple[list[str], str]:
-        """Return what changes in one row that is there, when of some states alone there is something new.
+    def assigned(self, states: Mapping[str, str]) -> dict[str, str]:
+        """Return what one stored row, `_old`, gets, when of some states alone there is something new.
 
         A state of which the new events say nothing, NULL, stays as it was, and so does what follows from it.
 
         Args:
-            before: the stored row, as something to select from.
             states: name of each that is new -> its value, as SQL.
 
         Returns:
-            The columns of the fold that change; the SELECT of these.
+            Column -> its value, as SQL.
         """
-        changed = self.fold.changed(states)
-        columns = [column for column in dict.fromkeys([*self.fold.columns, *self.fold.hidden]) if column in changed]
-        needed = {name for column in columns for name in self.fold.needs.get(column, [column])}
-        items = [self._combined(s, states.get(s.column)) for s in self.fold.states if s.column in needed]
-        return columns, self.fold.finished(f"SELECT {', '.join(items)} FROM {before} AS _old", only=columns)
+        whole = {state.column: self._whole(state, states.get(state.column)) for state in self.fold.states}
+        found, changed = {}, self.fold.changed(states)
+        for column in [column for column in self.copies if column in changed]:
+            output = self.fold.outputs.get(column)
+            text = whole[column] if output is None else over_states(output, whole)
+            found.update(dict.fromkeys(self.copies[column], text))
+        return found
 
-    def _combined(self, state: State, new: str | None) -> str:
+    def _whole(self, state: State, new: str | None) -> str:
         old = f"_old.{quote(self.names[state.column])}"
-        return f"{state.combine.format(old=old, new=new) if new else old} AS {quote(state.column)}"
+        return state.combine.format(old=old, new=new) if new else old
 
     def keys_of(self, use: Use, changed: str, read: Read) -> str:
         """Return the keys that changed rows of what is looked up reach; place 0 reads `base_rows`."""

@@ -57,13 +57,13 @@ class Mover(Few):
         """Move in the short way; return whether it could."""
         needs = self._memory.answers.needs(self.place)
         told = bool(needs) or self.is_read
-        change = self.few_changes(plan, start, end, noted=noted > 0, told=told)
-        if change is None:
+        changed = self.move_few(plan, start, end, noted=noted > 0, told=told)
+        if changed is None:
             return False
-        self.write_few(change)
-        if told and (change.before or change.after):
-            self.hand_on(move, f"SELECT * FROM {self.changed_rows(change)}")
-            self._memory.answers.drop(self.place, list(self._types), [*change.before, *change.after])
+        rows = [*changed[0], *changed[1]]
+        if told and rows:
+            self.hand_on(move, f"SELECT * FROM {self.changed_rows(rows)}")
+            self._memory.answers.drop(self.place, list(self._types), rows)
         if noted:
             self._run(f"DELETE FROM {self.dirty}")
             move.noted[self.model.id] = False

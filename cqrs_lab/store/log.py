@@ -407,4 +407,4 @@ def _between(after: Bound, to: Bound | None) -> list[str]:
 
 
 def _bound(position: Bound) -> str:
-    return f"{position}::DOUBLE" if isinstance(position, str) else f"{int(position)}::DOUBLE"
+    return position if isinstance(position, str) else f"{int(position)}::DOUBLE"

@@ -35,6 +35,7 @@ class Heads:
         tables: the categories in the file, also those that a domain does not declare: field -> type of its column.
         personal: the personal fields among them, in the same shape.
         versions: category -> the (type, schema_version) that its table holds.
+        latest: position -> type and columns that are not NULL, of the latest events; of some, one may be missing.
         ends: category -> a position behind which it has no events; as high as the last one, or higher.
         appender: the thread that is appending.
         handling: thread -> the projections whose handlers it runs.
@@ -51,6 +52,7 @@ class Heads:
     personal: dict[str, dict[str, str]] = field(default_factory=dict)
     versions: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
     ends: dict[str, int] = field(default_factory=dict)
+    latest: dict[int, tuple[str, frozenset[str]]] = field(default_factory=dict)
     appender: int | None = None
     handling: dict[int, list[str]] = field(default_factory=dict)
     erasures: int = 0
@@ -77,6 +79,7 @@ class Heads:
         ends = [
             run(f"SELECT max(position), max(recorded_at) FROM {quote(f'{name}_events')}")[0] for name in self.tables
         ]
+        self.latest = {}
         self.ends = {name: position or 0 for name, (position, _) in zip(self.tables, ends, strict=True)}
         for name in self.tables:
             found = run(f"SELECT DISTINCT type, schema_version FROM {quote(f'{name}_events')}")

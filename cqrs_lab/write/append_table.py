@@ -14,10 +14,12 @@ import pyarrow.compute as pc
 
 from cqrs_lab.errors import InvalidTable
 from cqrs_lab.sql.names import quote
-from cqrs_lab.store.categories import Category, naive
+from cqrs_lab.store.categories import ENVELOPE, Category, naive
 from cqrs_lab.write import table_rules
 from cqrs_lab.write.batch import Batch
 from cqrs_lab.write.event_store import EventStore
+
+_FEW = 10  # events of which memory keeps what they hold
 
 
 def append_table(store: EventStore, category: Category, table: table_rules.Table) -> int:
@@ -48,6 +50,12 @@ def append_table(store: EventStore, category: Category, table: table_rules.Table
             with store.log.database.registered(numbered, "_numbered") as events:
                 _insert_table(store, category, events, plan, batch, first)
             batch.position += arrow.num_rows
+            if arrow.num_rows <= _FEW:
+                empty = {name for name in arrow.column_names if arrow[name].null_count == arrow.num_rows}
+                made = {name for name, text in plan.columns.items() if not text.startswith("CAST(NULL AS ")}
+                present = frozenset([*ENVELOPE, *((category.columns.keys() & made) - empty), category.key])
+                types = enumerate(arrow["type"].to_pylist(), start=first + 1)
+                batch.latest.update({position: (kind, present) for position, kind in types})
             there = {name: event.schema_version for name, event in category.types.items()}
             batch.versions[category.name] = {(name, there[name]) for name in pc.unique(arrow["type"]).to_pylist()}
         store.log.heads.streams.clear()  # the table moved streams that were remembered

@@ -25,6 +25,7 @@ from cqrs_lab.store.log import Log
 from cqrs_lab.store.move import moving
 from cqrs_lab.write.batch import Batch, Context, Remembered, Seen, add_command, add_event
 
+_LATEST = 200  # events of which memory knows what they hold
 _FEW = 16  # rows up to which values in the statement cost less than a table registered for it
 
 
@@ -165,7 +166,7 @@ class EventStore:
                     with held, self._storing(batch, with_rows=True):
                         for table, rows in batch.rows.items():
                             self._insert(table, rows)
-                        self._mark_ends(batch)
+                        self._tell(batch)
                         if self.beside is not None:
                             self.beside.move(batch.position)
                     break
@@ -235,14 +236,20 @@ class EventStore:
             # Before others can see the events: they have to know which versions to lift.
             for category, versions in batch.versions.items():
                 heads.versions.setdefault(category, set()).update(versions)
-            self._mark_ends(batch)
+            self._tell(batch)
         if self.beside is not None:
             self.beside.committed(with_rows=with_rows)
 
-    def _mark_ends(self, batch: Batch) -> None:
-        """Say of which categories there are new events, before others can see them; too many only cost a look."""
+    def _tell(self, batch: Batch) -> None:
+        """Say what is new, before others can see it: of which categories, and what the events hold.
+
+        When it is not stored after all, memory is read again.
+        """
+        heads = self.log.heads
         for category in batch.versions:
-            self.log.heads.ends[category] = max(self.log.heads.ends.get(category, 0), batch.position)
+            heads.ends[category] = max(heads.ends.get(category, 0), batch.position)
+        latest = {**heads.latest, **batch.latest}
+        heads.latest = latest if len(latest) <= _LATEST else dict(list(latest.items())[-_LATEST // 2 :])
 
     def forget(
         self, category: Category, id: str, remake: Callable[[], None], strange: Iterable[tuple[str, str]]

@@ -422,9 +422,18 @@ CALLS = (
     ),
     Call(
         errors.ProjectionFailed,
+        "two rows of mine have the key order_id = 'o-1'. Group by the key, or name as the key what tells rows apart",
+        serving("SELECT order_id, type FROM order_events"),
+    ),
+    Call(
+        errors.ProjectionFailed,
         f"two rows of mine have one key (order_id): {THEIRS}. Group by the key, or name as the key what tells rows "
         "apart",
-        serving("SELECT order_id, type FROM order_events"),
+        lambda lab: [
+            lab.serve(ReadModel("mine", "order_id", "SELECT order_id, type FROM order_events WHERE order_id = 'o-9'")),
+            append(lab, [OrderPaid(order_id="o-9", amount=5), OrderPaid(order_id="o-9", amount=6)]),
+            lab.serve("mine").catch_up(),
+        ],
     ),
     Call(
         errors.ProjectionFailed,

@@ -1,0 +1,109 @@
+"""The short way of few events leaves the same rows as the long way."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import append, histories, placed
+
+from cqrs_lab import Lab, ReadModel, open_shop
+from cqrs_lab.read.few import Few
+from cqrs_lab.read.mover import Mover
+from cqrs_lab.shop import (
+    customer_value,
+    daily_orders,
+    daily_sales,
+    delivery_times,
+    open_orders,
+    order_list,
+    order_summary,
+    product_demand,
+)
+
+QUOTED = """SELECT order_id, count(amount) AS c, concat('"_1"', max(version), '''_2') AS v, sum(amount) + 1 AS s,
+                   max(version) FILTER (type = 'OrderPaid') AS p, max(CASE WHEN type IN ('OrderPaid', 'OrderShipped')
+                   AND amount > 1 OR type = 'OrderPlaced' THEN occurred_at END) AS at
+            FROM order_events GROUP BY order_id"""
+MODELS = (
+    order_summary,
+    order_list,
+    daily_orders,
+    daily_sales,
+    customer_value,
+    product_demand,
+    delivery_times,
+    open_orders,
+    ReadModel("kinds", "type", "SELECT type, count(*) AS n, max(occurred_at) AS at FROM order_events GROUP BY type"),
+    ReadModel("whole", "one", "SELECT 1 AS one, count(*) AS n, sum(amount) AS paid FROM order_events GROUP BY ALL"),
+    ReadModel("quoted", "order_id", QUOTED),
+)
+
+
+def stored(lab: Lab) -> list[list[str]]:
+    """The rows of all projections, hidden columns included."""
+    tables = lab._log.database.execute(
+        "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'projection' AND table_name NOT LIKE '%dirty%' "
+        "ORDER BY ALL"
+    )
+    return [sorted(map(repr, lab._log.database.execute(f'FROM projection."{name}"'))) for (name,) in tables]
+
+
+@given(history=histories, cuts=st.lists(st.integers(1, 4), min_size=1, max_size=12))
+@settings(max_examples=12, deadline=None)
+def test_both_ways_leave_the_same_rows(history: list[Any], cuts: list[int]) -> None:
+    """After every batch of a few events the stored rows are the same, the states that nobody sees included."""
+    short_moves: list[bool] = []
+    move_few = Mover._move_few
+
+    def counted(self: Mover, *args: Any) -> bool:
+        done = move_few(self, *args)
+        short_moves.append(done)
+        return done
+
+    with open_shop(threads=1) as short, open_shop(threads=1) as long:
+        for lab in (short, long):
+            append(lab, [placed(0)])
+            for model in MODELS:
+                lab.serve(model)
+        at = 0
+        for cut in cuts:
+            batch = history[at : at + cut]
+            at += cut
+            for lab, way in ((short, counted), (long, lambda *args: False)):
+                with mock.patch.object(Mover, "_move_few", way):
+                    append(lab, batch)
+                    lab.catch_up()
+            assert stored(short) == stored(long)
+    assert not history or any(short_moves)
+
+
+def test_a_few_events_go_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One event makes no table, whether its row is there or comes; values that Python cannot hold do not."""
+    made = ReadModel("made", "order_id", "SELECT order_id, count(*) AS n, max(TIMESTAMP '9999-12-31') AS at "
+                                         "FROM order_events GROUP BY order_id")  # fmt: skip
+    moves: list[tuple[str, object]] = []
+    real = Few.move_few
+
+    def told(self: Few, *given: Any, **named: Any) -> object:
+        moves.append((self.model.name, found := real(self, *given, **named)))
+        return found
+
+    with open_shop(threads=1) as lab:
+        for model in (order_summary, made):
+            lab.serve(model)
+        monkeypatch.setattr(Few, "move_few", told)
+        with monkeypatch.context() as tables:
+            tables.setattr(Mover, "_make", lambda self, *given: pytest.fail("a table was made"))
+            for _ in range(2):
+                append(lab, [placed(1)])
+                lab.serve(order_summary).catch_up()
+        found = [rows for name, rows in moves if name == "order_summary"]
+        assert len(found) == 2
+        assert None not in found
+        lab.serve(made).catch_up()
+        assert moves[-1] == ("made", None)
+        assert [row["n"] for row in lab.serve(made).rows().dicts()] == [2]
