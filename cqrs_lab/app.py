@@ -21,7 +21,7 @@ from cqrs_lab.fork import Drop, Edit, Injected, change_log, copy_log
 from cqrs_lab.messages import Command, Event, Query
 from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.history import history
-from cqrs_lab.read.past import Moment, Past, as_of, diff
+from cqrs_lab.read.past import Past, as_of, diff
 from cqrs_lab.read.projection import Model
 from cqrs_lab.read.queries import QueryBus, QueryMiddleware
 from cqrs_lab.read.served import Served, reach
@@ -33,6 +33,7 @@ from cqrs_lab.store.database import Database
 from cqrs_lab.store.dead_letters import DeadLetters, OnError
 from cqrs_lab.store.followers import Follower
 from cqrs_lab.store.log import Log
+from cqrs_lab.store.moments import Moment
 from cqrs_lab.store.rows import Rows
 from cqrs_lab.trace import Trace, trace
 from cqrs_lab.write.append_table import append_table
@@ -500,14 +501,21 @@ class Lab:
         """
         return as_of(self._catalog, position=position, recorded=recorded, occurred=occurred)
 
-    def history(self, model: Model | str, *key: Any) -> Rows:
+    def history(
+        self, model: Model | str, *key: Any, limit: int | None = None, since: int | Moment | None = None
+    ) -> Rows:
         """Return how one row became what it is: a row for each event that changed it.
+
+        Args:
+            key: the values of the key, in its order.
+            limit: only so many changes, the latest.
+            since: only changes from a position, or from a time of recording, on; a date means its begin in UTC.
 
         Returns:
             Rows with position, type, occurred_at and recorded_at of the event, the row after it (empty where the event
             made it vanish) and changed (the names of the columns that the event changed), in order of position.
         """
-        return history(self._catalog, model, key)
+        return history(self._catalog, model, key, limit, since)
 
     def diff(self, model: Model | str, a: int | Moment | Past | Lab, b: int | Moment | Past | Lab) -> Rows:
         """Return what is different in a read model between two moments, or between two worlds.

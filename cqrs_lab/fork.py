@@ -185,7 +185,9 @@ def _dropped(log: Log, drop: Drop) -> Iterator[int]:
                 yield row["position"]
         return
     named = [item if isinstance(item, str) else item.__name__ for item in drop if not isinstance(item, int)]
-    where = "list_contains(?, position) OR list_contains(?, stream) OR list_contains(?, type)"
+    # Joined, for there may be as many positions as events: 50,000 of 200,000 by 0.7 s, and in a list by 1.8 s.
+    among = "IN (SELECT unnest(CAST(? AS {}[])))".format
+    where = f"position {among('BIGINT')} OR stream {among('VARCHAR')} OR type {among('VARCHAR')}"
     yield from _positions(log, where, [[item for item in drop if isinstance(item, int)], named, named])
 
 

@@ -159,6 +159,12 @@ class Fold:
         }
         return template(self.shape.tree | grouped, self.model.sql)
 
+    def taken_over(self, state: State) -> Node | None:
+        """Return the expression of which a state shows the value that it has in one of the events; None for others."""
+        name, given = state.expression["function_name"].lower(), state.expression["arguments"]
+        is_taken = COMBINE.get(name) in (_LEAST, _GREATEST, _LATEST, _EARLIEST) and not self.shape.is_nested
+        return given[0]["expression"] if is_taken and not self.shape.reading.unnests else None
+
     @cached_property
     def is_assignable(self) -> bool:
         """Whether states can be told apart from everything else in the text of what is made of them."""

@@ -46,6 +46,8 @@ class ReadModel(Named):
             models, calls no function that could answer differently tomorrow, and picks rows by a total order where it
             picks by order.
         over: read models that the SELECT names; a lab that knows none of that name takes them in with this one.
+        indexes: columns, or tuples of columns, by which rows are often looked up in a projection or a materialized
+            table. Each costs at every batch that changes them, and when rows are built.
 
     Raises:
         ReadModelRefused: with the reason.
@@ -55,6 +57,7 @@ class ReadModel(Named):
     key: str | tuple[str, ...]
     sql: str
     over: tuple[ReadModel, ...] = field(default=(), compare=False, repr=False)
+    indexes: tuple[str | tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         check_model_name("read model", self.name)
@@ -66,6 +69,11 @@ class ReadModel(Named):
         spelled = {item_name(item).lower(): item_name(item) for item in first_select(tree).get("select_list", ())}
         keys = tuple(spelled.get(key.lower(), key) for key in self.keys)
         object.__setattr__(self, "key", keys[0] if isinstance(self.key, str) else keys)  # as the SELECT spells it
+        given: object = self.indexes
+        if isinstance(given, str):  # which is a tuple of its letters, too
+            raise ReadModelRefused(f"read model {self.name!r}: indexes={self.indexes!r} is not a tuple of columns")
+        indexes = tuple((one,) if isinstance(one, str) else tuple(one) for one in self.indexes)
+        object.__setattr__(self, "indexes", tuple(dict.fromkeys(indexes)))
         reasons = reasons_against(tree, self.keys, {model.name.lower(): model for model in self.over})
         if reasons:
             raise ReadModelRefused(f"read model {self.name!r} was refused: {'; '.join(reasons)}")

@@ -113,13 +113,13 @@ class Shape:
                 for c in self.conditions
             ]
 
-    def parts(self) -> list[Part]:
-        """Return the columns of the key that say, of a row, which rows of its places it is made of.
+    def parts(self, columns: Iterable[str] | None = None) -> list[Part]:
+        """Return the columns of the key, or others, that say, of a row, which rows of its places it is made of.
 
         A part is one expression, without aggregate, over places that no LEFT JOIN can drop; with windows it stands in
         every PARTITION BY.
         """
-        keys = {key.lower() for key in self.model.keys}
+        keys = {key.lower() for key in (self.model.keys if columns is None else columns)}
         found = []
         for item in self.tree["select_list"]:
             if item_name(item).lower() not in keys:

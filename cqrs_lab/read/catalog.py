@@ -17,9 +17,10 @@ from cqrs_lab.read.projection import Model, Projection
 from cqrs_lab.sql.bound import bound_calls, bound_reasons
 from cqrs_lab.sql.names import names_events, quote
 from cqrs_lab.sql.places import places
+from cqrs_lab.store.bounds import Bound
 from cqrs_lab.store.categories import ENVELOPE, as_stored
 from cqrs_lab.store.dead_letters import DeadLetters
-from cqrs_lab.store.log import Bound, Log
+from cqrs_lab.store.log import Log
 from cqrs_lab.store.memory import Checkpoint, Text
 
 # Columns of a SELECT over tables of a shape, once they were checked: ten read models bind in 60 ms.
@@ -140,6 +141,11 @@ class Catalog:
                 except QueryFailed as error:
                     raise ReadModelRefused(f"read model {model.name!r}: {error}") from error
                 _COLUMNS[known] = columns
+            there = {column.lower() for column in _COLUMNS[known]}
+            for name in (name for index in model.indexes for name in index):
+                if name.lower() not in there:
+                    told = ", ".join(_COLUMNS[known])
+                    raise ReadModelRefused(f"read model {model.name!r} has no column {name!r} to index; it has {told}")
             self._bound[model] = _COLUMNS[known]
         return self._bound[model]
 

@@ -55,7 +55,8 @@ def explain(
         way, reason, sql = "view", "a view runs the SELECT at every read", {"the view": text}
     elif served_as == "materialized":
         way, reason = "refresh", "a materialized table is built whole at every refresh"
-        sql = {"refresh": f"CREATE TABLE {table} AS\n{text}"}
+        key = ", ".join(map(quote, model.keys))
+        sql = {"refresh": f"CREATE TABLE {table} AS\n{text};\nALTER TABLE {table} ADD UNIQUE ({key})"}
     else:
         way, reason = plan.way, plan.reason
         rows = text if isinstance(plan, Recompute) else plan.rows(_all)
@@ -71,7 +72,12 @@ def explain(
             noted = quote("noted keys") if plan.layers else None
             sql["reached"] = plan.reached(_new, _all, noted)
             sql["each batch"] = plan.after(quote("rows before"), quote("reached"), _all, nulls=False)
-    return Explanation(model.name, served_as, way, reason, {**sql, "a read by key": by_key})
+    reads = {"a read by key": by_key}
+    for columns in model.indexes if served_as != "view" else ():
+        same = " AND ".join(f"{quote(column)} = ?" for column in columns)
+        named = ", ".join(columns)
+        reads[f"a read by {named}, through an index"] = f"SELECT * FROM {table} WHERE {same}"
+    return Explanation(model.name, served_as, way, reason, {**sql, **reads})
 
 
 def _all(use: Use) -> str:

@@ -10,37 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime
 from typing import Any
 
 from cqrs_lab.errors import InvalidMoment, QueryFailed
-from cqrs_lab.messages import utc
 from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.differences import columns_of, differences
 from cqrs_lab.read.kept import kept
 from cqrs_lab.read.projection import Model, Projection
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.categories import as_stored, naive
+from cqrs_lab.store.moments import Moment, moment
 from cqrs_lab.store.rows import Rows
-
-Moment = datetime | date
-"""An aware datetime, or a date, which means the end of that day in UTC."""
-
-
-def moment(value: Moment, name: str) -> datetime:
-    """Return an aware datetime in UTC.
-
-    Raises:
-        InvalidMoment: naive, or neither a datetime nor a date.
-    """
-    if isinstance(value, datetime):
-        try:
-            return utc(value)
-        except ValueError as error:
-            raise InvalidMoment(f"{name}={value!r}: {error}") from None
-    if isinstance(value, date):
-        return datetime.combine(value, time.max, UTC)
-    raise InvalidMoment(f"{name}={value!r} is neither a datetime nor a date")
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class Servings:
     def __init__(self, catalog: Catalog) -> None:
         self.catalog, self.running = catalog, Running(catalog)
         self._log, self._memory = catalog.log, catalog.memory
+        self._fitted: dict[tuple[str, str], Model] = {}
         modes = {checkpoint.mode.split(" ")[0] for checkpoint in self._memory.checkpoints.values()}
         if not self._log.database.read_only and modes & {"background", "every"}:
             self.running.start()
@@ -67,6 +68,11 @@ class Servings:
             elif there.mode != served.mode:
                 with self._log.database.lock(SERVINGS):
                     served.stored.write_mode()
+            if as_ in STORED and self._fitted.get((found.id, as_)) is not found and not self._log.database.read_only:
+                with self._log.database.lock(SERVINGS):
+                    if served.stored.is_fit:  # a rebuild makes them, too
+                        served.stored.fit_indexes()
+                self._fitted[found.id, as_] = found
             if keep_history is not None:
                 keep(self.catalog, found, wanted=keep_history)
         if served.mode not in ("manual", "inline"):

@@ -23,6 +23,7 @@ from cqrs_lab.store.memory import Text
 from cqrs_lab.store.move import SERVINGS, Move, moving
 from cqrs_lab.store.rows import Rows
 
+_NOT_INDEXED = ("STRUCT", "MAP", "UNION", "INTERVAL", "VARIANT")  # and lists: types of a key that DuckDB does not index
 Check = Callable[[Rows], bool]
 Tell = Callable[[float], None]
 
@@ -176,20 +177,20 @@ class Stored(Mover):
         fold = self._all(self._catalog.plan(self.model), head)
         # In order of the key, so that a batch's rows stand in few places: 0.1 s for 1 M rows, and its key is made
         # sooner for it.
-        order = f" ORDER BY {self.keys}" if self.as_ == "projection" else ""
         with moving(self._memory):
-            self._run(f"CREATE OR REPLACE TABLE {beside} AS SELECT * FROM ({fold}\n){order}")
-        if self.as_ == "projection":
-            try:
-                with moving(self._memory):  # a key may hold NULL, so it is UNIQUE and not PRIMARY; NULLs are looked for
-                    self._run(f"ALTER TABLE {beside} ADD UNIQUE ({self.keys})")
-            except ConstraintViolated:
-                if self._memory.open is None:  # where nothing else was undone with it, the key can be named
-                    check_keys(self._catalog.log.database, self.model, beside)
-                raise
-        if self.as_ == "materialized":
+            self._run(f"CREATE OR REPLACE TABLE {beside} AS SELECT * FROM ({fold}\n) ORDER BY {self.keys}")
+        kinds = columns_of(self._catalog.log.database, f"SELECT {self.keys} FROM {beside}").values()
+        if self.as_ == "materialized" and any(kind.endswith("]") or kind.startswith(_NOT_INDEXED) for kind in kinds):
             check_keys(self._catalog.log.database, self.model, beside)
-        elif self._has_nulls(beside, self.model.keys):
+            return
+        try:
+            with moving(self._memory):  # a key may hold NULL, so it is UNIQUE and not PRIMARY; NULLs are looked for
+                self._run(f"ALTER TABLE {beside} ADD UNIQUE ({self.keys})")
+        except ConstraintViolated:
+            if self._memory.open is None:  # where nothing else was undone with it, the key can be named
+                check_keys(self._catalog.log.database, self.model, beside)
+            raise
+        if self._has_nulls(beside, self.model.keys):
             self._check_nulls(beside)
 
     def _swap(self, head: int, beside: str, changed: str | None = None) -> int:
@@ -203,6 +204,7 @@ class Stored(Mover):
             self.hand_on(move, changed or self._differing(beside))
             self._run(f"DROP TABLE IF EXISTS {self.table}")
             self._run(f"ALTER TABLE {beside} RENAME TO {quote(self.model.name)}")
+            self.fit_indexes()  # not before: a table that has some cannot be renamed
             if self.as_ == "projection" and plan.layers:
                 found_by = ", ".join(map(quote, plan.found_by))
                 self._run(f"CREATE OR REPLACE TABLE {self.dirty} AS SELECT {found_by} FROM {self.table} LIMIT 0")

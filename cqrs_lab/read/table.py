@@ -16,10 +16,10 @@ from cqrs_lab.errors import ConstraintViolated, NotServed, ProjectionFailed, Que
 from cqrs_lab.ivm.merge import Merge
 from cqrs_lab.ivm.reading import Use
 from cqrs_lab.read.catalog import Catalog
-from cqrs_lab.read.projection import Model
+from cqrs_lab.read.projection import Model, Projection
 from cqrs_lab.sql.names import quote
+from cqrs_lab.store.bounds import Bound
 from cqrs_lab.store.database import Database
-from cqrs_lab.store.log import Bound
 from cqrs_lab.store.memory import Checkpoint, Memory
 from cqrs_lab.store.move import Move, moving
 
@@ -179,6 +179,26 @@ class Table:
         text = self.model.expanded(self._catalog.known, self._catalog.log.source)
         with self.moving_to(0):
             self._run(f"CREATE OR REPLACE VIEW {self.table} AS {text}")
+
+    # -- indexes ---------------------------------------------------------------------------------------------------
+
+    def fit_indexes(self) -> None:
+        """Make the indexes that the read model declares, and drop those that it no longer does."""
+        declared = () if isinstance(self.model, Projection) else self.model.indexes
+        wanted = {f"{self.model.name} by {', '.join(columns)}": columns for columns in declared}
+        found = self._run(
+            "SELECT index_name FROM duckdb_indexes() WHERE schema_name = ? AND lower(table_name) = ? AND sql IS NOT NULL "
+            "AND database_name = current_database()",
+            [self.as_, self.model.id],
+        )
+        there = {name for (name,) in found}
+        if there == wanted.keys():
+            return
+        with moving(self._memory):
+            for name in there - wanted.keys():
+                self._run(f"DROP INDEX {quote(self.as_)}.{quote(name)}")
+            for name in wanted.keys() - there:
+                self._run(f"CREATE INDEX {quote(name)} ON {self.table} ({', '.join(map(quote, wanted[name]))})")
 
     # -- rows ------------------------------------------------------------------------------------------------------
 

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
+from typing import Any
+
 import pytest
 from support import append
 from support.layers import contacts, declared, demand, listed, unnamed
 
 from cqrs_lab import Lab, ReadModel, open_shop
-from cqrs_lab.errors import NotServed
+from cqrs_lab.errors import InvalidMoment, NotServed, QueryFailed
 from cqrs_lab.read import kept
-from cqrs_lab.shop import CustomerRegistered, OrderPaid, OrderPlaced, order_summary
+from cqrs_lab.shop import (
+    CustomerRegistered,
+    OrderLine,
+    OrderPaid,
+    OrderPlaced,
+    customer_value,
+    open_orders,
+    order_summary,
+)
+from cqrs_lab.store.database import Database
 
 
 def test_a_history_reads_as_a_story():
@@ -29,6 +41,76 @@ def test_a_history_reads_as_a_story():
         ]
         assert all(r["occurred_at"].tzinfo and r["recorded_at"].tzinfo for r in told.dicts())
         assert len(lab.history(unnamed, "nobody")) == len(lab.history("order_summary", "nobody")) == 0
+
+
+def asked(lab: Lab, monkeypatch: pytest.MonkeyPatch, model: ReadModel, *key: str) -> tuple[int, int]:
+    """Return how many statements the history of a row takes, and how many changes it has."""
+    statements: list[str] = []
+    with monkeypatch.context() as patched:
+        run = Database.execute
+
+        def counted(self: Database, sql: str, params: Any = ()) -> Any:
+            statements.append(sql)
+            return run(self, sql, params)
+
+        patched.setattr(Database, "execute", counted)
+        changes = len(lab.history(model, *key))
+    return len(statements), changes
+
+
+@pytest.mark.parametrize("model", [order_summary, customer_value, open_orders, demand], ids=lambda m: m.name)
+def test_a_history_costs_its_own_versions(model: ReadModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many statements are asked for a row of a long log as of a short one, and as many when it changed more often."""
+    keys = {order_summary: ("o-1",), customer_value: ("c-1",), open_orders: ("o-1",), demand: ("p-1",)}
+    found = []
+    for others, payments in ((5, 1), (300, 1), (5, 80)):
+        with open_shop(threads=1) as lab:
+            declared(lab)
+            lines = (OrderLine(product_id="p-1", quantity=1, unit_price="1"),)
+            mine = OrderPlaced(order_id="o-1", customer_id="c-1", total=5, lines=lines)
+            theirs = [(OrderPlaced(order_id=f"x-{n}", customer_id=f"y-{n}", total=n), 0) for n in range(others)]
+            append(lab, [(mine, 0), *theirs, *[(OrderPaid(order_id="o-1", amount=1), 1)] * payments])
+            found.append(asked(lab, monkeypatch, model, *keys[model]))
+    (short, few), (long, same), (often, more) = found
+    assert short == long == often < 40
+    assert few == same <= more
+
+
+def test_a_history_is_cut() -> None:
+    """Only the latest changes, or those from a position or a time of recording on, are told when asked so."""
+    with open_shop() as lab:
+        for minute, amount in enumerate((1, 2, 3)):
+            lab._store.clock = lambda minute=minute: datetime(2026, 1, 1, 0, minute, tzinfo=UTC)
+            append(lab, [(OrderPaid(order_id="o-1", amount=amount), minute)])
+
+        def told(**given: Any) -> list[int]:
+            return [row["position"] for row in lab.history(order_summary, "o-1", **given).dicts()]
+
+        assert told() == told(limit=9) == told(since=0) == told(since=date(2026, 1, 1)) == [1, 2, 3]
+        assert told(limit=2) == told(since=2) == told(since=datetime(2026, 1, 1, 0, 1, tzinfo=UTC)) == [2, 3]
+        assert told(since=date(2026, 1, 2)) == []
+        [last] = lab.history(order_summary, "o-1", limit=1).dicts()
+        assert last["changed"] == ["paid", "version", "updated_at"]
+        with pytest.raises(QueryFailed, match="limit=0 is not a number"):
+            told(limit=0)
+        with pytest.raises(InvalidMoment, match="since='x' is neither"):
+            told(since="x")
+        with pytest.raises(InvalidMoment, match="since"):
+            told(since=datetime(2026, 1, 1))
+
+
+def test_what_duckdb_cannot_put_behind_another_select_is_asked_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A history is the same when each of its positions takes a statement of its own."""
+    with open_shop() as lab:
+        append(lab, [(OrderPlaced(order_id="o-1", customer_id="c-1", total=5), 0)])
+        append(lab, [(OrderPaid(order_id="o-1", amount=n), n) for n in (1, 2)])
+        whole, run = lab.history(customer_value, "c-1").dicts(), Database.execute
+
+        def refusing(self: Database, sql: str, params: Any = ()) -> Any:
+            return run(self, sql.replace("LATERAL", "LATERALLY"), params)
+
+        monkeypatch.setattr(Database, "execute", refusing)
+        assert lab.history(customer_value, "c-1").dicts() == whole
 
 
 def many(lab: Lab, count: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from datetime import date, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -14,6 +15,7 @@ from cqrs_lab import Decider, Domain, Lab, ReadModel, open_shop
 from cqrs_lab.errors import (
     ProjectionFailed,
     QueryFailed,
+    ReadModelRefused,
     ReadOnlyStore,
     RebuildNeeded,
     StoreClosed,
@@ -358,3 +360,63 @@ def test_answers_outlive_the_lab_that_gave_them():
     for ask in (lambda: lab.head, lab.catch_up, lab.lag, lambda: lab.serve(order_summary), lambda: served.get("o-1")):
         with pytest.raises(StoreClosed):
             ask()
+
+
+def indexes(lab: Lab) -> list[tuple[str, str]]:
+    """The indexes of servings, by schema and name."""
+    where = "WHERE sql IS NOT NULL AND schema_name <> 'main' ORDER BY ALL"
+    return lab._log.database.execute(f"SELECT schema_name, index_name FROM duckdb_indexes() {where}")
+
+
+@pytest.mark.parametrize("as_", ["projection", "materialized"])
+def test_rows_are_looked_up_through_the_indexes_that_are_declared(as_: str, tmp_path: Path) -> None:
+    """Declared indexes are used, moved and rebuilt with their rows, told by explain(), and follow the declaration."""
+    sql = "SELECT order_id, max(customer_id) AS customer_id, max(version) AS v FROM order_events GROUP BY order_id"
+    mine = ReadModel("mine", "order_id", sql, indexes=("customer_id", ("Customer_ID", "v")))
+    assert mine.indexes == (("customer_id",), ("Customer_ID", "v"))
+    expected = [(as_, "mine by Customer_ID, v"), (as_, "mine by customer_id")]
+    with open_shop(tmp_path / "shop.duckdb", threads=1) as lab:
+        append(
+            lab, [(OrderPlaced(order_id=f"o-{n}", customer_id=f"c-{n % 50}", total="1.00"), 0) for n in range(5_000)]
+        )
+        served = lab.serve(mine, as_=as_)
+        assert indexes(lab) == expected
+        asked = served._log.database.execute("EXPLAIN ANALYZE " + served._select() + " WHERE customer_id = 'c-7'")
+        assert "Index Scan" in asked[0][1]
+        assert len(served.where(customer_id="c-7")) == 100
+        append(lab, [(OrderPlaced(order_id="o-8", customer_id="c-9", total="1.00"), 0), (OrderPaid(order_id="o-7"), 1)])
+        append(lab, [(OrderPlaced(order_id=f"p-{n}", customer_id="c-7", total="1.00"), 0) for n in range(30)])
+        served.catch_up() if as_ == "projection" else served.refresh()
+        assert len(served.where(customer_id="c-7")) == 130
+        assert served.get("o-8")["customer_id"] == "c-9"
+        served.rebuild()
+        assert indexes(lab) == expected
+        assert "-- a read by Customer_ID, v, through an index" in str(served.explain())
+    with open_shop(tmp_path / "shop.duckdb", threads=1) as lab:
+        other = ReadModel("mine", "order_id", sql, indexes=("v",))
+        assert len(lab.serve(other, as_=as_).where(customer_id="c-7")) == 130
+        assert indexes(lab) == [(as_, "mine by v")]
+        lab.serve(ReadModel("mine", "order_id", sql), as_=as_)
+        assert indexes(lab) == []
+
+
+def test_an_index_names_columns_of_the_read_model() -> None:
+    """What is no tuple of columns of the SELECT is refused with what there is, and nothing is served."""
+    sql = "SELECT order_id, count(*) AS n FROM order_events GROUP BY order_id"
+    with open_shop() as lab:
+        with pytest.raises(ReadModelRefused, match="'mine' has no column 'm' to index; it has order_id, n"):
+            lab.serve(ReadModel("mine", "order_id", sql, indexes=("n", ("n", "m"))))
+        with pytest.raises(ReadModelRefused, match="indexes='n' is not a tuple"):
+            ReadModel("mine", "order_id", sql, indexes="n")
+        assert indexes(lab) == []
+
+
+def test_a_materialized_table_has_its_key() -> None:
+    """A row of it is found through its key; a key that DuckDB cannot index is looked at instead."""
+    listed = ReadModel("listed", "ids", "SELECT [order_id] AS ids, count(*) AS n FROM order_events GROUP BY ALL")
+    with open_shop() as lab:
+        append(lab, [(OrderPlaced(order_id="o-1", customer_id="c-1", total="1.00"), 0)])
+        lab.serve(order_summary, as_="materialized").refresh()
+        keys = "SELECT constraint_type FROM duckdb_constraints() WHERE schema_name = 'materialized'"
+        assert ("UNIQUE",) in lab._log.database.execute(keys)
+        assert lab.serve(listed, as_="materialized").rows().fetchall() == [(["o-1"], 1)]
