@@ -102,6 +102,11 @@ class Merge:
         )
         return self._seen(self.fold.finished(combined), read, some=not few)
 
+    def fresh(self, reached: str, read: Read) -> str:
+        """Return the rows of reached keys of which there is no row yet."""
+        items = (f"{quote(name)} AS {quote(base)}" for base, name in self.names.items())
+        return self._seen(self.fold.finished(f"SELECT {', '.join(items)} FROM {reached} AS _new"), read)
+
     def looks_up(self, states: Collection[str]) -> bool:
         """Return whether what is looked up may be another one, when of some states there is something new."""
         return self.looked_up is not None and not self.looks_at.isdisjoint(

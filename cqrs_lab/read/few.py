@@ -83,33 +83,63 @@ class Few(Table):
             return None
         if not reached:
             return [], []
-        keys, before = [row[at] for row in reached], None
-        if isinstance(plan, Merge) and not noted:  # of a noted key what is looked up has changed
-            states = {state.column: i for i, state in enumerate(plan.fold.states, len(plan.fold.keys))}
-            new = [{name: row[i] for name, i in states.items() if row[i] is not None} for row in reached]
-            if plan.fold.is_assignable and not any(map(plan.looks_up, new)):
-                before = self._stored(keys) if told else []
-                reached = [
-                    row for row, given in zip(reached, new, strict=True) if not self._is_updated(plan, row[at], given)
-                ]
-                if not reached:
-                    return before, self._stored(keys) if told else []
-        of_rows = {name: types[name] for name in names} | ({"_folded": "BOOLEAN"} if isinstance(plan, Merge) else {})
+        if (
+            isinstance(plan, Merge) and not noted and plan.fold.is_assignable
+        ):  # of a noted key, what is looked up changed
+            return self._merge_few(plan, reached, at, end, told=told)
+        old, new = self._stored([row[at] for row in reached]), self._after(plan, names, reached, end)
+        if not _are_exact(old) or not _are_exact(new) or not self._replace(names[at], old, new):
+            return None
+        return old, new
+
+    def _merge_few(
+        self, plan: Merge, reached: list[Row], at: int, end: int, *, told: bool
+    ) -> tuple[list[Row], list[Row]] | None:
+        """Merge new states into few rows; arguments and what is returned as of `move_few`.
+
+        Args:
+            at: where the key stands in a row.
+        """
+        names, keys = list(plan.names.values()), [row[at] for row in reached]
+        states = {state.column: i for i, state in enumerate(plan.fold.states, len(plan.fold.keys))}
+        new = {row[at]: {name: row[i] for name, i in states.items() if row[i] is not None} for row in reached}
+        looking = [row for row in reached if plan.looks_up(new[row[at]])]
+        by_key = list(self._types).index(names[at])
+        old = self._stored([row[at] for row in looking]) if looking else []
+        there = {row[by_key] for row in old}
+        again = [row for row in looking if row[at] in there]
+        after = self._after(plan, names, again, end) if again else []
+        if not _are_exact(old) or not _are_exact(after):
+            return None
+        before = self._stored(keys) if told else []
+        fresh = [row for row in looking if row[at] not in there]
+        plain = [row for row in reached if row not in looking]
+        fresh += [row for row in plain if not self._is_updated(plan, row[at], new[row[at]])]
+        if again:
+            self._replace(names[at], old, after)
+        if fresh:
+            values = _Values()
+            given = values.rows(self._typed(plan, names), fresh)
+            self._run(f"INSERT INTO {self.table} {plan.fresh(given, self.reader(0, end))}", values.given)
+        return before, self._stored(keys) if told else []
+
+    def _after(self, plan: Merge | Touch, names: list[str], reached: list[Row], end: int) -> list[Row]:
+        """The rows of some reached keys, as they will be."""
         values = _Values()
-        given = values.rows(of_rows, reached)
-        there = ""
+        given, there = values.rows(self._typed(plan, names), reached), ""
         if isinstance(plan, Merge):
-            there = f"(SELECT *, 0 AS _row FROM {self._there(values, [row[at] for row in reached])})"
+            keys = [row[names.index(plan.found_by[0])] for row in reached]
+            there = f"(SELECT *, 0 AS _row FROM {self._there(values, keys)})"
 
         def read(use: Use) -> str:
             return self.reader(0, values.typed(end, "BIGINT") if use.is_events else end)(use)
 
-        after = plan.after(there, given, read, nulls=False, few=True)
-        if before is not None:  # those that are left are not there yet
-            self._run(f"INSERT INTO {self.table} {after}", values.given)
-            return before, self._stored(keys) if told else []
-        old, new_rows = self._stored(keys), self._run(after, values.given)
-        return (old, new_rows) if self._replace(names[at], old, new_rows) else None
+        return self._run(plan.after(there, given, read, nulls=False, few=True), values.given)
+
+    def _typed(self, plan: Merge | Touch, names: list[str]) -> dict[str, str]:
+        """The columns of reached rows with their types."""
+        found = {name: self._types[name] for name in names}
+        return found | {"_folded": "BOOLEAN"} if isinstance(plan, Merge) else found
 
     def _absent(self, plan: Merge | Touch, start: int, end: int) -> frozenset[str]:
         """The states of which events between two positions say nothing, as far as memory knows what these hold."""
@@ -136,7 +166,7 @@ class Few(Table):
         names = list(self._types)
         at = names.index(key)
         old, new = ({row[at]: row for row in rows} for rows in (before, after))
-        if not _are_exact(before) or not _are_exact(after) or len(new) < len(after) or None in new:
+        if len(new) < len(after) or None in new:
             return False
         gone, inserts = [one for one in old if one not in new], [row for one, row in new.items() if one not in old]
         if gone:

@@ -187,8 +187,8 @@ class Table:
         declared = () if isinstance(self.model, Projection) else self.model.indexes
         wanted = {f"{self.model.name} by {', '.join(columns)}": columns for columns in declared}
         found = self._run(
-            "SELECT index_name FROM duckdb_indexes() WHERE schema_name = ? AND lower(table_name) = ? AND sql IS NOT NULL "
-            "AND database_name = current_database()",
+            "SELECT index_name FROM duckdb_indexes() WHERE schema_name = ? AND lower(table_name) = ? "
+            "AND sql IS NOT NULL AND database_name = current_database()",
             [self.as_, self.model.id],
         )
         there = {name for (name,) in found}

@@ -60,7 +60,7 @@ def asked(lab: Lab, monkeypatch: pytest.MonkeyPatch, model: ReadModel, *key: str
 
 @pytest.mark.parametrize("model", [order_summary, customer_value, open_orders, demand], ids=lambda m: m.name)
 def test_a_history_costs_its_own_versions(model: ReadModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many statements are asked for a row of a long log as of a short one, and as many when it changed more often."""
+    """A row of a long log takes as many statements as one of a short log, and as one that changed more often."""
     keys = {order_summary: ("o-1",), customer_value: ("c-1",), open_orders: ("o-1",), demand: ("p-1",)}
     found = []
     for others, payments in ((5, 1), (300, 1), (5, 80)):
