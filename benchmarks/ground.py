@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def run(count: int) -> Iterator[Result]:
             lab.append_table("order", table)
             yield from folding(lab, table.num_rows)
             yield from reading_by_key(lab)
+            yield from reading_by_index(lab)
 
 
 def appending(table: pa.Table, folder: Path) -> Iterator[Result]:
@@ -94,16 +96,16 @@ def bad_row(lab: Lab, table: pa.Table) -> Iterator[Result]:
 def folding(lab: Lab, events: int) -> Iterator[Result]:
     """refresh() against the same SELECT by hand."""
     kept, bare = lab.serve(order_summary, as_="materialized"), lab._log.database
+    key = "ALTER TABLE by_hand ADD PRIMARY KEY (order_id)"
     refresh, ctas = take_turns(
         lambda run: kept.refresh(),
-        lambda run: bare.execute(f"CREATE OR REPLACE TABLE by_hand AS {kept.text}"),
+        lambda run: [bare.execute(f"CREATE OR REPLACE TABLE by_hand AS {kept.text}"), bare.execute(key)],
         runs=5,
     )
     yield Result(
-        "refresh() / CREATE TABLE AS", refresh, ctas, "s", 1.2,
+        "refresh() / CREATE TABLE AS, same key", refresh, ctas, "s", 1.2,
         f"{events / refresh / 1e6:.1f} M events/s; bare {events / ctas / 1e6:.1f}",
     )  # fmt: skip
-    bare.execute("ALTER TABLE by_hand ADD PRIMARY KEY (order_id)")
 
 
 def reading_by_key(lab: Lab) -> Iterator[Result]:
@@ -124,4 +126,24 @@ def reading_by_key(lab: Lab) -> Iterator[Result]:
     rows = lab._log.database.execute("SELECT count(*) FROM by_hand")[0][0]
     yield Result(
         "get(key) / bare lookup", get * 1e3, bare * 1e3, "ms", 1.5, f"{rows:,} rows; a view: {asked * 1e3:.0f} ms"
+    )
+
+
+def reading_by_index(lab: Lab) -> Iterator[Result]:
+    """served.where(column) through a declared index against the bare look-up in a table with the same index."""
+    served = lab.serve(replace(order_summary, name="indexed", indexes=("customer_id",)))
+    assert lab._log.database._root is not None
+    cursor = lab._log.database._root.cursor()
+    cursor.execute("CREATE INDEX by_customer ON by_hand (customer_id)").fetchall()
+    some = "SELECT customer_id FROM by_hand GROUP BY 1 HAVING count(*) BETWEEN 5 AND 15 ORDER BY hash(customer_id)"
+    customers = [row[0] for row in cursor.execute(f"{some} LIMIT 200").fetchall()]
+    sql = "SELECT * FROM by_hand WHERE customer_id = ? ORDER BY order_id"
+    where, bare = take_turns(
+        lambda run: served.where(customer_id=customers[run % len(customers)]).fetchall(),
+        lambda run: cursor.execute(sql, [customers[(run + 70) % len(customers)]]).fetchall(),
+        runs=200,
+        warm_up=20,
+    )
+    yield Result(
+        "where(indexed column) / bare look-up", where * 1e3, bare * 1e3, "ms", 2.0, "a customer's 5 to 15 orders"
     )

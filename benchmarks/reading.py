@@ -20,14 +20,15 @@ from typing import Any
 import pyarrow as pa
 
 from benchmarks.harness import Median, Result, seconds, take_turns
-from cqrs_lab import Lab, open_shop
+from cqrs_lab import Lab, ReadModel, open_shop
 from cqrs_lab.read.served import Served, reach
 from cqrs_lab.shop import OrderLine, PlaceOrder, customer_value, daily_orders, daily_sales, order_summary
 from cqrs_lab.workbench import Workload, tables
 
 THREADS = 2
 BATCHES, ONES, SPREAD = 12, 100, 5  # batches of 1,000 events and of one, as drawn; of 1,000 spread over all orders
-HELD_BACK = 22_000  # events at the end, appended while it is measured
+SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)  # events of a batch
+HELD_BACK = 50_000  # events at the end, appended while it is measured
 ALONE = 8  # seconds of sends, with and without rebuilds beside
 SENDS, RATE = 1_500, 150  # single commands, and how many a second
 
@@ -162,6 +163,43 @@ class ByHand:
             for sql in more:
                 self.run(sql)
 
+    def number(self) -> None:
+        """Keep the same rows once more under an INTEGER key, the number of their stream, in its order."""
+        with self.database.transaction():
+            self.run(
+                "CREATE OR REPLACE TABLE by_number AS SELECT stream_no, b.* FROM by_hand AS b "
+                "JOIN streams ON stream = 'order/' || order_id ORDER BY stream_no"
+            )
+            self.run("ALTER TABLE by_number ADD PRIMARY KEY (stream_no)")
+
+    def by_number(self, head: int, *, in_place: bool) -> None:
+        """Move the rows under the INTEGER key: changed in their place, or taken out and put in."""
+        fold = FOLD.format(start=self.position, end=head)
+        fold = fold.replace("SELECT order_id,", "SELECT stream_no, any_value(order_id) AS order_id,")
+        fold = fold.replace("GROUP BY order_id", "GROUP BY stream_no")
+        fresh = ROWS.format(fold=fold, contacts="contacts_by_hand")
+        fresh = fresh.replace("SELECT f.order_id,", "SELECT f.stream_no, f.order_id,")
+        with self.database.transaction():
+            self.run(f"CREATE OR REPLACE TEMP TABLE fresh AS {fresh}")
+            between = "BETWEEN (SELECT min(stream_no) FROM fresh) AND (SELECT max(stream_no) FROM fresh)"
+            if in_place:
+                sets = ", ".join(f"{c} = {text.format(new='new', old='old')}" for c, text in MERGED.items())
+                self.run(f"UPDATE by_number AS old SET {sets} FROM fresh AS new WHERE old.stream_no = new.stream_no")
+                self.run("INSERT INTO by_number SELECT * FROM fresh ANTI JOIN by_number USING (stream_no)")
+            else:
+                merged = ", ".join(
+                    f"CASE WHEN old.stream_no IS NULL THEN new.{c} ELSE {text.format(new='new', old='old')} END AS {c}"
+                    for c, text in MERGED.items()
+                )
+                old = f"(SELECT * FROM by_number WHERE stream_no {between}) AS old"
+                self.run(
+                    f"CREATE OR REPLACE TEMP TABLE merged AS SELECT new.stream_no, new.order_id, {merged} "
+                    f"FROM fresh AS new LEFT JOIN {old} ON old.stream_no = new.stream_no"
+                )
+                self.run("DELETE FROM by_number WHERE stream_no IN (SELECT stream_no FROM merged)")
+                self.run("INSERT INTO by_number BY NAME SELECT * FROM merged")
+            self.run("UPDATE checkpoint_by_hand SET position = ?", [head])
+
     def built_on_it(self, table: str, select: str, key: str, of: str) -> Callable[[int], None]:
         """Return what moves the orders, and makes those rows of a table anew that they belong to."""
         reached = f"(SELECT {of} FROM merged)"
@@ -186,6 +224,7 @@ def run(count: int) -> Iterator[Result]:
         yield from moving(lab, by_hand, drawn)
         yield from lagging(lab)
         yield from looking_back(lab)
+        yield from telling(lab)
         yield from waiting(lab)
 
 
@@ -239,15 +278,34 @@ def moving(lab: Lab, by_hand: ByHand, drawn: Drawn) -> Iterator[Result]:
     yield Result(
         "one event / UPDATE by key and checkpoint", ours, theirs, "ms", 3.0, f"into {count:,} rows; it is in memory"
     )
-    ours, theirs = batches(lambda: drawn.append(1_000), BATCHES, served, by_hand.replace)
-    yield Result("batch of 1,000, as drawn / DELETE + INSERT by hand", ours, theirs, "ms", None, f"into {count:,} rows")
-    yield Result("batch of 1,000, as drawn / 20 ms", ours, 20.0, "ms", 1.0, "")
+    ways: dict[str, Callable[[int], None]] = {
+        "upsert": by_hand.upsert,
+        "DELETE + INSERT": by_hand.replace,
+        "UPDATE by INTEGER": lambda end: by_hand.by_number(end, in_place=True),
+        "DELETE + INSERT by INTEGER": lambda end: by_hand.by_number(end, in_place=False),
+    }
     spread = Spread(lab)
-    upserted = batches(spread.append, SPREAD, served, by_hand.upsert)
-    replaced = batches(spread.append, SPREAD, served, by_hand.replace)
-    ours, theirs = Median([*upserted[0].times, *replaced[0].times]), min(upserted[1], replaced[1])
-    note = f"upsert {upserted[1]:.0f} ms, DELETE + INSERT {replaced[1]:.0f} ms"
-    yield Result("batch of 1,000 spread evenly / best by hand", ours, theirs, "ms", 1.25, note)
+    for what, append, runs in (
+        ("as drawn", lambda: drawn.append(1_000), BATCHES // 4),
+        ("spread evenly", spread.append, SPREAD),
+    ):
+        found = {}
+        for name, way in ways.items():
+            if "INTEGER" in name:
+                by_hand.number()
+            found[name] = batches(append, runs, served, way)
+        ours = Median([taken for mine, _ in found.values() for taken in mine.times])
+        best = min(found, key=lambda name: found[name][1])
+        note = f"{best}; " + ", ".join(f"{name} {theirs:.0f}" for name, (_, theirs) in found.items() if name != best)
+        yield Result(f"batch of 1,000 {what} / best by hand", ours, found[best][1], "ms", 1.5, note)
+        by_hand.build(lab.head)
+    took = []
+    for size in SIZES:
+        times = [seconds(served.catch_up) for _ in range(9) if drawn.append(size) is None]
+        took.append(statistics.median(times[1:]) * 1e3)
+    steps = [after / before for before, after in itertools.pairwise(took)]
+    told = ", ".join(f"{size:,}: {ms:.1f}" for size, ms in zip(SIZES, took, strict=True))
+    yield Result("steepest step from 1 to 1,000 events / none", max(steps), 1.0, "x", 1.5, f"ms {told}")
     sales = by_hand.built_on_it("sales_by_hand", SALES, "day", "created_at::DATE")
     value = by_hand.built_on_it("value_by_hand", VALUE, "customer_id", "customer_id")
     for model, hand in ((daily_sales, sales), (customer_value, value)):
@@ -326,6 +384,21 @@ def looking_back(lab: Lab) -> Iterator[Result]:
     looked = take_turns(ours, lambda run: None, runs=6)[0] / len(places)
     note = f"kept in {kept:.0f} s; folded {folded * 1e3:.0f} ms"
     yield Result("as of any position, kept history / 50 ms", looked * 1e3, 50.0, "ms", 1.0, note)
+
+
+def telling(lab: Lab) -> Iterator[Result]:
+    """The history of a row that does not merge, against that of one that does and changed as often."""
+    counted, distinct = (
+        ReadModel(name, "day", f"SELECT occurred_at::DATE AS day, {what} AS n FROM order_events GROUP BY day")
+        for name, what in (("counted", "count(*)"), ("told_apart", "count(DISTINCT position)"))
+    )
+    (day,) = lab._log.database.execute("SELECT occurred_at::DATE FROM order_events ORDER BY position LIMIT 1")[0]
+    customer = lab.serve(customer_value).sql("SELECT customer_id FROM customer_value ORDER BY orders DESC LIMIT 1")
+    value = seconds(lambda: lab.history(customer_value, customer.fetchall()[0][0]))
+    slow, fast = take_turns(lambda run: lab.history(distinct, day), lambda run: lab.history(counted, day), runs=3)
+    assert len(lab.history(distinct, day)) == len(lab.history(counted, day))
+    note = f"{len(lab.history(counted, day)):,} versions; the busiest customer's value: {value * 1e3:.0f} ms"
+    yield Result("history of a row that does not merge / that does", slow * 1e3, fast * 1e3, "ms", 10.0, note)
 
 
 def waiting(lab: Lab) -> Iterator[Result]:

@@ -21,7 +21,7 @@ from cqrs_lab.read.table import Table
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.database import Row
 
-MOST = 10  # keys that are few
+MOST = 32  # events, or keys, that are few
 _EXACT = re.compile(
     r"BOOLEAN|U?(TINY|SMALL|BIG)INT|U?INTEGER|HUGEINT|DECIMAL\(.*\)|VARCHAR|DATE|TIMESTAMP|UUID|DOUBLE|FLOAT"
 )
@@ -114,7 +114,8 @@ class Few(Table):
         before = self._stored(keys) if told else []
         fresh = [row for row in looking if row[at] not in there]
         plain = [row for row in reached if row not in looking]
-        fresh += [row for row in plain if not self._is_updated(plan, row[at], new[row[at]])]
+        missing = self._update(plan, {row[at]: new[row[at]] for row in plain}) if plain else set()
+        fresh += [row for row in plain if row[at] in missing]
         if again:
             self._replace(names[at], old, after)
         if fresh:
@@ -150,16 +151,31 @@ class Few(Table):
             return frozenset()
         return plan.fold.absent(Present.of(told))
 
-    def _is_updated(self, plan: Merge, key: Any, states: Mapping[str, Any]) -> bool:
-        """Give a row what follows from new states alone; return whether there is one."""
-        values, types = _Values(), self._types
-        given = {state: values.typed(value, types[plan.names[state]]) for state, value in states.items()}
-        sets = plan.assigned(given)
-        if not sets:
-            return bool(self._stored([key]))
+    def _update(self, plan: Merge, new: Mapping[Any, Mapping[str, Any]]) -> set[Any]:
+        """Give rows what follows from new states alone; return the keys of which there is no row.
+
+        All by one statement: ten rows by 4 ms, and 13 one after the other.
+
+        Args:
+            new: key -> state -> its value.
+        """
+        names = {state: plan.names[state] for states in new.values() for state in states}
+        values, key, types = _Values(), plan.found_by[0], self._types
+        if len(new) == 1:  # without a join: 1.5 ms, and not 2.0
+            ((one, states),) = new.items()
+            sets = plan.assigned({state: values.typed(states[state], types[name]) for state, name in names.items()})
+            behind = f"WHERE {self.keys} = {values.typed(one, types[key])}"
+        else:
+            sets = plan.assigned({state: f"_new.{quote(name)}" for state, name in names.items()})
+            rows = [(one, *map(states.get, names)) for one, states in new.items()]
+            given = values.rows({name: types[name] for name in (key, *names.values())}, rows)
+            behind = f"FROM {given} AS _new WHERE _old.{self.keys} = _new.{quote(key)}"
         items = ", ".join(f"{quote(column)} = {text}" for column, text in sets.items())
-        where = f"{self.keys} = {values.typed(key, types[plan.found_by[0]])}"
-        return self._run(f"UPDATE {self.table} AS _old SET {items} WHERE {where}", values.given) == [(1,)]
+        update = f"UPDATE {self.table} AS _old SET {items} {behind}"
+        if sets and self._run(update, values.given) == [(len(new),)]:
+            return set()
+        at = list(self._types).index(plan.found_by[0])
+        return new.keys() - {row[at] for row in self._stored(new)}
 
     def _replace(self, key: str, before: list[Row], after: list[Row]) -> bool:
         """Put some rows in the place of others; return whether it was done, for two of them must not have one key."""

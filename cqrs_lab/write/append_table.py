@@ -19,7 +19,7 @@ from cqrs_lab.write import table_rules
 from cqrs_lab.write.batch import Batch
 from cqrs_lab.write.event_store import EventStore
 
-_FEW = 10  # events of which memory keeps what they hold
+_FEW = 32  # events of which memory keeps what they hold
 
 
 def append_table(store: EventStore, category: Category, table: table_rules.Table) -> int:
