@@ -301,7 +301,10 @@ def moving(lab: Lab, by_hand: ByHand, drawn: Drawn) -> Iterator[Result]:
         by_hand.build(lab.head)
     took = []
     for size in SIZES:
-        times = [seconds(served.catch_up) for _ in range(9) if drawn.append(size) is None]
+        times = []
+        for _ in range(9):
+            drawn.append(size)
+            times.append(seconds(served.catch_up))
         took.append(statistics.median(times[1:]) * 1e3)
     steps = [after / before for before, after in itertools.pairwise(took)]
     told = ", ".join(f"{size:,}: {ms:.1f}" for size, ms in zip(SIZES, took, strict=True))
