@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -261,7 +262,7 @@ def moving(lab: Lab, by_hand: ByHand, drawn: Drawn) -> Iterator[Result]:
     count = by_hand.run("SELECT count(*) FROM by_hand")[0][0]
 
     def batches(
-        append: Callable[[], None], runs: int, model: Served, hand: Callable[[int], None], look: bool = False
+        append: Callable[[], None], runs: int, model: Served, hand: Callable[[int], object], look: bool = False
     ) -> tuple[Median, Median]:
         ours, theirs = [], []
         for _ in range(runs + 1):
@@ -309,6 +310,9 @@ def moving(lab: Lab, by_hand: ByHand, drawn: Drawn) -> Iterator[Result]:
     steps = [after / before for before, after in itertools.pairwise(took)]
     told = ", ".join(f"{size:,}: {ms:.1f}" for size, ms in zip(SIZES, took, strict=True))
     yield Result("steepest step from 1 to 1,000 events / none", max(steps), 1.0, "x", 1.5, f"ms {told}")
+    indexed = lab.serve(replace(order_summary, name="indexed", indexes=("customer_id", "status")))
+    ours, theirs = batches(lambda: drawn.append(1_000), 5, indexed, lambda end: served.catch_up())
+    yield Result("batch of 1,000 with two indexes / without", ours, theirs, "ms", None, "customer_id and status")
     sales = by_hand.built_on_it("sales_by_hand", SALES, "day", "created_at::DATE")
     value = by_hand.built_on_it("value_by_hand", VALUE, "customer_id", "customer_id")
     for model, hand in ((daily_sales, sales), (customer_value, value)):

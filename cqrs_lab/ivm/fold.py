@@ -19,59 +19,12 @@ from cqrs_lab.ivm.absent import Present
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.ivm.reading import CannotPlan, Use
 from cqrs_lab.ivm.shape import Shape, is_position
+from cqrs_lab.ivm.states import COMBINE, EARLIEST, GREATEST, LATEST, LEAST, RUNNING, State
 from cqrs_lab.sql.names import quote
 from cqrs_lab.sql.parse import Node, columns_of, is_aggregate, item_name, nodes, same, syntax_tree, text_of
 from cqrs_lab.sql.places import Template, template
 
-# How the aggregate of both halves follows from {old}, over the events before, and {new}, over those after. NULL means
-# that a half had no value; least and greatest skip NULLs.
-_ADD = "coalesce({old} + {new}, {old}, {new})"
-_LATEST = "coalesce({new}, {old})"  # by position, and every new position is above every old one
-_EARLIEST = "coalesce({old}, {new})"
-_LEAST, _GREATEST = "least({old}, {new})", "greatest({old}, {new})"
-COMBINE = {
-    "count": _ADD,
-    "count_star": _ADD,
-    "count_if": _ADD,
-    "countif": _ADD,
-    "sum": _ADD,
-    "min": _LEAST,
-    "max": _GREATEST,
-    "bool_and": "coalesce({old} AND {new}, {old}, {new})",
-    "bool_or": "coalesce({old} OR {new}, {old}, {new})",
-    "bit_and": "coalesce({old} & {new}, {old}, {new})",
-    "bit_or": "coalesce({old} | {new}, {old}, {new})",
-    "arg_max": _LATEST,
-    "argmax": _LATEST,
-    "max_by": _LATEST,
-    "arg_min": _EARLIEST,
-    "argmin": _EARLIEST,
-    "min_by": _EARLIEST,
-}
-# How an aggregate over all events so far follows from those over each, by how those of two halves combine.
-RUNNING = {
-    _ADD: "sum({x})",
-    _LEAST: "min({x})",
-    _GREATEST: "max({x})",
-    COMBINE["bool_and"]: "bool_and({x})",
-    COMBINE["bool_or"]: "bool_or({x})",
-    COMBINE["bit_and"]: "bit_and({x})",
-    COMBINE["bit_or"]: "bit_or({x})",
-    _LATEST: "last_value({x} IGNORE NULLS)",
-    _EARLIEST: "first_value({x} IGNORE NULLS)",
-}
-
-
 _QUOTED, _STATE = re.compile(r"('(?:[^']|'')*')"), re.compile(r'"(_\d+)"')
-
-
-@dataclass(frozen=True)
-class State:
-    """One aggregate, kept in a column: how its two halves combine."""
-
-    column: str
-    expression: Node
-    combine: str
 
 
 @dataclass(frozen=True)
@@ -162,7 +115,7 @@ class Fold:
     def taken_over(self, state: State) -> Node | None:
         """Return the expression of which a state shows the value that it has in one of the events; None for others."""
         name, given = state.expression["function_name"].lower(), state.expression["arguments"]
-        is_taken = COMBINE.get(name) in (_LEAST, _GREATEST, _LATEST, _EARLIEST) and not self.shape.is_nested
+        is_taken = COMBINE.get(name) in (LEAST, GREATEST, LATEST, EARLIEST) and not self.shape.is_nested
         return given[0]["expression"] if is_taken and not self.shape.reading.unnests else None
 
     @cached_property
@@ -346,7 +299,7 @@ def _combine(node: Node, shape: Shape) -> str:
     arguments = [shape.top.full(argument) for argument in arguments]
     if any(part.get("class") == "COLLATE" for argument in arguments for part in nodes(argument)):
         raise CannotPlan(f"{said} compares texts under a collation")
-    if COMBINE[name] in (_LATEST, _EARLIEST):
+    if COMBINE[name] in (LATEST, EARLIEST):
         if len(arguments) != 2 or not is_position(arguments[1], shape.uses[0]):
             raise CannotPlan(f"{said} is not by position alone")
     elif len(arguments) > 1:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from cqrs_lab.errors import QueryFailed
-from cqrs_lab.ivm.fold import Fold, State, over_states
+from cqrs_lab.ivm.fold import Fold, over_states
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.ivm.reading import CannotPlan, Use
+from cqrs_lab.ivm.states import State
 from cqrs_lab.ivm.ways import Read, Ways
 from cqrs_lab.sql.names import quote
 from cqrs_lab.sql.parse import columns_of, is_aggregate, item_name, nodes

@@ -144,9 +144,10 @@ class Few(Table):
 
     def _absent(self, plan: Merge | Touch, start: int, end: int) -> frozenset[str]:
         """The states of which events between two positions say nothing, as far as memory knows what these hold."""
-        latest = self._catalog.log.heads.latest
-        found = [latest.get(position) for position in range(start + 1, end + 1)]
-        told = [held for held in found if held is not None]
+        log = self._catalog.log
+        found = [log.heads.latest.get(position) for position in range(start + 1, end + 1)]
+        # An event of another version is lifted, and then has columns that are not stored with it.
+        told = [(kind, columns) for kind, version, columns in filter(None, found) if log.is_current(kind, version)]
         if not isinstance(plan, Merge) or len(told) < len(found):
             return frozenset()
         return plan.fold.absent(Present.of(told))

@@ -247,7 +247,20 @@ class _Versions:
                     own, values = _among(known)
                     one = f"SELECT {', '.join(columns)}, {position}, {end} FROM ({at(str(position))}\n) WHERE {own}"
                     self._run(f"INSERT INTO {table} {one}", values)
-        return table
+        return self._together(model, table)
+
+    def _together(self, model: ReadModel, table: str) -> str:
+        """Versions of rows, those put together that follow each other and say the same."""
+        columns = ", ".join(map(quote, self._catalog.columns(model)))
+        same_key = f"PARTITION BY {', '.join(map(quote, model.keys))}"
+        in_order = f"({same_key} ORDER BY _from)"
+        other = (
+            f"row({columns}) IS DISTINCT FROM lag(row({columns})) OVER {in_order} OR _from <> lag(_to) OVER {in_order}"
+        )
+        first = f"SELECT *, ({other}) AS _is_first FROM {table}"
+        run = f"SELECT *, count(*) FILTER (_is_first) OVER {in_order} AS _run FROM ({first})"
+        whole = f"SELECT *, max(_to) OVER ({same_key}, _run) AS _until FROM ({run})"
+        return self._keep(f"SELECT {columns}, _from, _until AS _to FROM ({whole}) WHERE _is_first")
 
     def _past(self, model: ReadModel, position: str) -> str:
         return model.expanded(self._catalog.known, self._catalog.window(0, position))

@@ -303,6 +303,10 @@ class Log:
         where += [] if occurred is None else [f"occurred_at <= TIMESTAMP '{occurred}'"]
         return f"{text} WHERE {' AND '.join(where)}" if where else text
 
+    def is_current(self, kind: str, version: int) -> bool:
+        """Return whether events of a type are of the version that the domain declares now, so that none is lifted."""
+        return {c.types[kind].schema_version for c in self.categories.values() if kind in c.types} == {version}
+
     def may_have_events(self, tables: Collection[str], after: int) -> bool:
         """Return whether one of these tables may have events after a position, as far as memory knows.
 

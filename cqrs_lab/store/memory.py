@@ -35,7 +35,7 @@ class Heads:
         tables: the categories in the file, also those that a domain does not declare: field -> type of its column.
         personal: the personal fields among them, in the same shape.
         versions: category -> the (type, schema_version) that its table holds.
-        latest: position -> type and columns that are not NULL, of the latest events; of some, one may be missing.
+        latest: position -> type, schema_version and the columns that are not NULL, of the latest events.
         ends: category -> a position behind which it has no events; as high as the last one, or higher.
         appender: the thread that is appending.
         handling: thread -> the projections whose handlers it runs.
@@ -52,7 +52,7 @@ class Heads:
     personal: dict[str, dict[str, str]] = field(default_factory=dict)
     versions: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
     ends: dict[str, int] = field(default_factory=dict)
-    latest: dict[int, tuple[str, frozenset[str]]] = field(default_factory=dict)
+    latest: dict[int, tuple[str, int, frozenset[str]]] = field(default_factory=dict)
     appender: int | None = None
     handling: dict[int, list[str]] = field(default_factory=dict)
     erasures: int = 0

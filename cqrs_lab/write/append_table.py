@@ -50,13 +50,13 @@ def append_table(store: EventStore, category: Category, table: table_rules.Table
             with store.log.database.registered(numbered, "_numbered") as events:
                 _insert_table(store, category, events, plan, batch, first)
             batch.position += arrow.num_rows
+            there = {name: event.schema_version for name, event in category.types.items()}
             if arrow.num_rows <= _FEW:
                 empty = {name for name in arrow.column_names if arrow[name].null_count == arrow.num_rows}
                 made = {name for name, text in plan.columns.items() if not text.startswith("CAST(NULL AS ")}
                 present = frozenset([*ENVELOPE, *((category.columns.keys() & made) - empty), category.key])
                 types = enumerate(arrow["type"].to_pylist(), start=first + 1)
-                batch.latest.update({position: (kind, present) for position, kind in types})
-            there = {name: event.schema_version for name, event in category.types.items()}
+                batch.latest.update({position: (kind, there[kind], present) for position, kind in types})
             batch.versions[category.name] = {(name, there[name]) for name in pc.unique(arrow["type"]).to_pylist()}
         store.log.heads.streams.clear()  # the table moved streams that were remembered
     return store.log.head

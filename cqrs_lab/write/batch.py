@@ -65,7 +65,7 @@ class Batch:
         before: the versions that they were at.
         rows: table -> its new rows, column -> value.
         versions: category -> the (type, schema_version) of the new events.
-        latest: position -> type of the event and columns that are not NULL; one may be missing.
+        latest: position -> type of the event, its schema_version and the columns that are not NULL.
         commands: what is known of command ids: None for one that is new.
         loaded: stream -> what its events so far fold to, for whoever decides on it.
     """
@@ -77,7 +77,7 @@ class Batch:
     before: dict[str, int] = field(default_factory=dict)
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     versions: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
-    latest: dict[int, tuple[str, frozenset[str]]] = field(default_factory=dict)
+    latest: dict[int, tuple[str, int, frozenset[str]]] = field(default_factory=dict)
     commands: dict[str, Remembered | None] = field(default_factory=dict)
     loaded: dict[str, Any] = field(default_factory=dict)
 
@@ -117,7 +117,7 @@ def add_event(batch: Batch, category: Category, number: int | None, recorded: Re
     if any(value is not None for value in personal.values()):
         batch.add(category.personal_table, {"position": recorded.position, **personal})
     there = frozenset(name for name, value in {**envelope, **fields, **personal}.items() if value is not None)
-    batch.latest[recorded.position] = (recorded.type, there)
+    batch.latest[recorded.position] = (recorded.type, recorded.event.schema_version, there)
     batch.versions.setdefault(category.name, set()).add((recorded.type, recorded.event.schema_version))
 
 

@@ -318,6 +318,35 @@ AT_ONCE = (
         served("materialized", order_summary, keep_history=True),
     ),
     Call(errors.InvalidMoment, "say which moment: position=, recorded= or occurred=", past()),
+    Call(
+        errors.InvalidMoment,
+        "since='x' is neither a position nor a time",
+        lambda lab: lab.history(order_facts, "o-1", since="x"),
+    ),
+    Call(
+        errors.QueryFailed,
+        "limit=0 is not a number of changes from 1 on",
+        lambda lab: lab.history(order_facts, "o-1", limit=0),
+    ),
+    Call(
+        errors.ReadModelRefused,
+        "read model 'mine' has no column 'm' to index; it has order_id, n",
+        lambda lab: lab.serve(
+            ReadModel(
+                "mine",
+                "order_id",
+                "SELECT order_id, count(*) AS n FROM order_events GROUP BY order_id",
+                indexes=(("n", "m"),),
+            )
+        ),
+    ),
+    Call(
+        errors.ReadModelRefused,
+        "read model 'mine': indexes='n' is not a tuple of columns",
+        lambda lab: ReadModel(
+            "mine", "order_id", "SELECT order_id, count(*) AS n FROM order_events GROUP BY order_id", indexes="n"
+        ),
+    ),
     *(
         Call(errors.InvalidMoment, _MOMENT.format(position), past(position=position))
         for position in (-1, 5, 1.0, True)

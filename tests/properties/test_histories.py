@@ -25,8 +25,8 @@ from support.layers import (
 )
 
 from cqrs_lab import Lab, ReadModel, open_shop
-from cqrs_lab.ivm.fold import COMBINE, RUNNING
 from cqrs_lab.ivm.merge import Merge
+from cqrs_lab.ivm.states import COMBINE, RUNNING
 from cqrs_lab.read import kept
 from cqrs_lab.shop import daily_orders, order_facts, order_summary
 
