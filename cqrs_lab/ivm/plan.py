@@ -1,6 +1,6 @@
 """Plans: how the stored rows of a read model move when events come and other rows change.
 
-Owns the choice between the ways, and what a plan is. One routine moves any plan (`cqrs_lab.read.moving`): the keys that
+Owns the choice between the ways, and what a plan is. One routine moves any plan (`cqrs_lab.read.mover`): the keys that
 are reached, the rows before, the rows after, replace, hand on.
 """
 
