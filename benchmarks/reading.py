@@ -122,7 +122,7 @@ class ByHand:
             self.run("UPDATE checkpoint_by_hand SET position = ?", [head])
 
     def look(self) -> None:
-        """Take the next event into memory, where whoever has just written it has it anyhow."""
+        """Read the next event into memory, where its writer has it already."""
         names = "order_id, type, version, occurred_at, amount"
         (self.event,) = self.run(f"SELECT {names} FROM order_events WHERE position > ?", [self.position])
 
@@ -134,12 +134,11 @@ class ByHand:
             sets, values = f"status = ?, stage = ?, {sets}", [STATUS[STAGES[kind]], STAGES[kind], *values]
         if kind in ("OrderPaid", "OrderRefunded"):
             sets, values = f"paid = paid + ?, {sets}", [amount if kind == "OrderPaid" else -amount, *values]
-        with self.database.transaction():
+        with self.moving_to(head) as fresh:
             if kind == "OrderPlaced":
-                self.run(f"INSERT INTO by_hand {rows(self.position, head)}")
+                self.run(f"INSERT INTO by_hand {fresh}")
             else:
                 self.run(f"UPDATE by_hand SET {sets} WHERE order_id = ?", [*values, order])
-            self.run("UPDATE checkpoint_by_hand SET position = ?", [head])
 
     def upsert(self, head: int) -> None:
         """Move by one upsert."""
@@ -180,7 +179,7 @@ class ByHand:
         fold = fold.replace("GROUP BY order_id", "GROUP BY stream_no")
         fresh = ROWS.format(fold=fold, contacts="contacts_by_hand")
         fresh = fresh.replace("SELECT f.order_id,", "SELECT f.stream_no, f.order_id,")
-        with self.database.transaction():
+        with self.moving_to(head):
             self.run(f"CREATE OR REPLACE TEMP TABLE fresh AS {fresh}")
             between = "BETWEEN (SELECT min(stream_no) FROM fresh) AND (SELECT max(stream_no) FROM fresh)"
             if in_place:
@@ -199,7 +198,6 @@ class ByHand:
                 )
                 self.run("DELETE FROM by_number WHERE stream_no IN (SELECT stream_no FROM merged)")
                 self.run("INSERT INTO by_number BY NAME SELECT * FROM merged")
-            self.run("UPDATE checkpoint_by_hand SET position = ?", [head])
 
     def built_on_it(self, table: str, select: str, key: str, of: str) -> Callable[[int], None]:
         """Return what moves the orders, and makes those rows of a table anew that they belong to."""

@@ -31,23 +31,20 @@ class Mover(Few):
             tables = plan.fold.model.sources() if isinstance(plan, Merge) else self.model.sources()
             names = {place.name.lower() for place in tables if names_events(place.name)}
             is_new = self._catalog.log.may_have_events(names, start)
-            if not is_new and not noted:
-                self._is_told = True
-                return
-            if end - start <= MOST and noted <= MOST and self._move_few(move, plan, start, end, noted):
-                return
-            # A look whether there are events takes a quarter of the time in which their fold is planned.
-            is_new = is_new and self._catalog.log.has_events(names, start, end)
-            count = 0
-            if is_new or noted:
-                count = self._make("_reached", plan.reached(new, read, self.dirty if noted else None))
-            if count:
-                near, nulls = self._near("_reached", count, plan.found_by)
-                columns = plan.names.values() if isinstance(plan, Merge) else plan.found_by
-                there = self._find("_reached", near, plan.found_by, columns, nulls=nulls)
-                one_for_one = isinstance(plan, Merge)
-                after = plan.after("_before", "_reached", read, nulls=nulls, few=count <= _FEW)
-                self._store(move, after, there, nulls=nulls, in_place=one_for_one)
+            is_few = end - start <= MOST and noted <= MOST
+            if (is_new or noted) and not (is_few and self._move_few(move, plan, start, end, noted)):
+                # A look whether there are events takes a quarter of the time in which their fold is planned.
+                is_new = is_new and self._catalog.log.has_events(names, start, end)
+                count = 0
+                if is_new or noted:
+                    count = self._make("_reached", plan.reached(new, read, self.dirty if noted else None))
+                if count:
+                    near, nulls = self._near("_reached", count, plan.found_by)
+                    columns = plan.names.values() if isinstance(plan, Merge) else plan.found_by
+                    there = self._find("_reached", near, plan.found_by, columns, nulls=nulls)
+                    one_for_one = isinstance(plan, Merge)
+                    after = plan.after("_before", "_reached", read, nulls=nulls, few=count <= _FEW)
+                    self._store(move, after, there, nulls=nulls, in_place=one_for_one)
             if noted:
                 self._run(f"DELETE FROM {self.dirty}")
                 move.noted[self.model.id] = False
@@ -64,10 +61,6 @@ class Mover(Few):
         if told and rows:
             self.hand_on(move, f"SELECT * FROM {self.changed_rows(rows)}")
             self._memory.answers.drop(self.place, list(self._types), rows)
-        if noted:
-            self._run(f"DELETE FROM {self.dirty}")
-            move.noted[self.model.id] = False
-        self._is_told = True
         return True
 
     def _find(self, rows: str, near: str, keys: tuple[str, ...], columns: Iterable[str], *, nulls: bool) -> int:

@@ -291,8 +291,7 @@ class Stored(Mover):
         if check is None:
             return
         model, database = self.model, self._catalog.log.database
-        columns = ", ".join(map(quote, self._catalog.columns(model)))
-        new = f"SELECT {columns} FROM {beside}"
+        new = f"SELECT {self._shown} FROM {beside}"
         with moving(self._memory):  # one moment: the old rows may be moved meanwhile
             there = "SELECT position FROM servings WHERE lower(model) = ? AND served_as = ?"
             position = next((at for (at,) in self._run(there, list(self.place))), 0)

@@ -299,7 +299,7 @@ class Shop(RuleBasedStateMachine):
 
     @rule(model=st.sampled_from([BY_STATUS, BY_STATUS, order_summary, order_facts]))
     def everything_agrees_at_the_head(self, model):
-        """A projection that is moved to the head says what its view says, whoever moved what it is built on."""
+        """A projection at the head has the rows of its view, whichever lab moved its layers."""
         served = self.lab.serve(model)
         self.lab.catch_up()
         assert served.state == "ok"
