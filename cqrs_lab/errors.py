@@ -28,6 +28,7 @@ or the branch that you can do something about::
     │   └── QueryFailed                  DuckDB refused a statement
     └── StoreError
         ├── StoreLocked                  another process holds the file: `.pid`
+        ├── StoreForked                  used in a process that was forked while it was open
         ├── StoreInUse                   this process holds it in another mode
         ├── StoreClosed                  used after close()
         ├── StoreMissing                 no store at that path
@@ -225,6 +226,17 @@ class StoreLocked(StoreError):
             "(in a notebook: lab.close(), or Kernel > Shut Down), or work on a copy of the file"
         )
         self.pid = pid
+
+
+class StoreForked(StoreError):
+    """A process that was forked while the store was open has used it."""
+
+    def __init__(self, path: str, opened_by: int) -> None:
+        super().__init__(
+            f"{path} was opened by process {opened_by}, and this process is a fork of it: both would write one file. "
+            "Nothing was done. Leave the store to the process that opened it, and start others without a fork: "
+            'multiprocessing.get_context("spawn")'
+        )
 
 
 class StoreInUse(StoreError):

@@ -21,6 +21,7 @@ from cqrs_lab.read.table import check_keys
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.memory import Text
 from cqrs_lab.store.move import SERVINGS, Move, moving
+from cqrs_lab.store.progress import telling
 from cqrs_lab.store.rows import Rows
 
 _NOT_INDEXED = ("STRUCT", "MAP", "UNION", "INTERVAL", "VARIANT")  # and lists: types of a key that DuckDB does not index
@@ -125,7 +126,7 @@ class Stored(Mover):
                     return self._build_at_once(head, check, tell)
                 collected = self._collecting()
             try:
-                with self.named_failures(), database.telling(tell):
+                with self.named_failures(), telling(database, tell):
                     self._fold(at, self.beside)
                     if self.model.sql:
                         self._check(check, self.beside, at)
@@ -146,7 +147,7 @@ class Stored(Mover):
         database = self._catalog.log.database
         with database.lock(SERVINGS), moving(self._memory), self.named_failures():
             head = self._layers_at(head)
-            with database.telling(tell):
+            with telling(database, tell):
                 self._fold(head, part)
             self._check(check, part, head)
             return self._swap(head, part)

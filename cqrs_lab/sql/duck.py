@@ -1,20 +1,64 @@
 """DuckDB as a parser: a database without tables, for questions about SQL itself.
 
-Owns that database. Each thread has a connection of its own to it, as one serves one statement at a time.
+Owns that database. Each thread has a connection of its own to it, as one serves one statement at a time; a forked
+process begins with one of its own.
 """
 
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import duckdb
 
 from cqrs_lab.errors import QueryFailed
+from cqrs_lab.processes import tell_in_child
 
-_local = threading.local()
+
+class _Cursor:
+    """A connection of one thread's own."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.connection = connection
+
+
+class _Parser:
+    """The database, opened when it is first asked."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._root: duckdb.DuckDBPyConnection | None = None
+        self._local = threading.local()
+        self._cursors: list[weakref.ref[_Cursor]] = []
+
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """Return this thread's connection."""
+        cursor: _Cursor | None = getattr(self._local, "cursor", None)
+        if cursor is None:
+            with self._lock:
+                if self._root is None:
+                    self._root = duckdb.connect(":memory:", config={"threads": 1})
+                cursor = self._local.cursor = _Cursor(self._root.cursor())
+                self._cursors = [*(one for one in self._cursors if one() is not None), weakref.ref(cursor)]
+        return cursor.connection
+
+    def discard(self) -> None:
+        """Leave this thread's connection, whatever state it is in."""
+        self._local.cursor = None
+
+    def parts(self) -> list[object]:
+        """Return what a forked process must not destroy."""
+        return [self._root, *(one.connection for ref in self._cursors if (one := ref()) is not None)]
+
+    def in_child(self) -> None:
+        """Begin anew, in a forked process."""
+        self.__init__()  # type: ignore[misc]
+
+
+_parser = _Parser()
+tell_in_child(_parser)
 
 
 def ask(sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -24,12 +68,10 @@ def ask(sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         QueryFailed: DuckDB refused it.
         KeyboardInterrupt: Ctrl-C came meanwhile.
     """
-    if not hasattr(_local, "cursor"):
-        _local.cursor = _database().cursor()
     try:
-        return list(_local.cursor.execute(sql, params).fetchall())
+        return list(_parser.connection().execute(sql, params).fetchall())
     except (duckdb.Error, RuntimeError) as error:
-        del _local.cursor  # whatever state it was left in
+        _parser.discard()
         if isinstance(error, duckdb.InterruptException) or "interrupted" in str(error).lower():
             raise KeyboardInterrupt("a question about SQL was interrupted") from None
         if not isinstance(error, duckdb.Error):
@@ -40,8 +82,3 @@ def ask(sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
 def operators(sql: str) -> list[int]:
     """Return the bytes of a text at which its operators begin, semicolons among them."""
     return [at for at, kind in duckdb.tokenize(sql) if kind == duckdb.token_type.operator]
-
-
-@cache
-def _database() -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(":memory:", config={"threads": 1})

@@ -11,7 +11,7 @@ import duckdb
 
 from cqrs_lab.errors import StoreCorrupt, StoreError, StoreFull, StoreInUse, StoreLocked
 from cqrs_lab.sql.names import literal
-from cqrs_lab.store.driver_errors import error_text, translated
+from cqrs_lab.store.driver_errors import error_text, ours
 from cqrs_lab.store.files import check_files, damaged
 
 MEMORY = ":memory:"
@@ -47,22 +47,22 @@ def connect(path: str, read_only: bool, threads: int) -> duckdb.DuckDBPyConnecti
             raise StoreError(f"{path} cannot be opened: {error.strerror or error}") from error
     root = None
     try:
-        with translated(f"open {path}"):
-            root = duckdb.connect(path, read_only=read_only, config={"threads": threads})
-            for setting, value in PINNED.items():
-                root.execute(f"SET GLOBAL {setting} = {literal(value)}").fetchall()
-            root.execute(f"SET GLOBAL checkpoint_threshold = '{_LOG_MB}MB'").fetchall()
-            # Closing would change the bytes of a file that was only looked at, and that may be somebody else's.
-            root.execute("PRAGMA disable_checkpoint_on_shutdown").fetchall()
-            return root
+        root = duckdb.connect(path, read_only=read_only, config={"threads": threads})
+        for setting, value in PINNED.items():
+            root.execute(f"SET GLOBAL {setting} = {literal(value)}").fetchall()
+        root.execute(f"SET GLOBAL checkpoint_threshold = '{_LOG_MB}MB'").fetchall()
+        # Closing would change the bytes of a file that was only looked at, and that may be somebody else's.
+        root.execute("PRAGMA disable_checkpoint_on_shutdown").fetchall()
+        return root
     except BaseException as error:
         if root is not None:
             root.close()
+        told, cause = ours(error, f"open {path}")
         # Whatever else goes wrong in here comes from the bytes of the files, in whatever class of error.
-        if isinstance(error, (StoreLocked, StoreFull, StoreInUse)) or not isinstance(error, Exception):
-            raise
-        if "Permission denied" in str(error) or "Read-only file system" in str(error):
+        if isinstance(told, (StoreLocked, StoreFull, StoreInUse)) or not isinstance(told, Exception):
+            raise told from cause
+        if "Permission denied" in str(told) or "Read-only file system" in str(told):
             raise StoreError(
                 f"{path} cannot be opened: this user may not {'read' if read_only else 'write'} it"
-            ) from error
-        raise StoreCorrupt(damaged(path, error_text(error.__cause__ or error))) from error
+            ) from told
+        raise StoreCorrupt(damaged(path, error_text(cause or told))) from told

@@ -1,4 +1,4 @@
-"""DuckDB, held in one place: the only module that imports it.
+"""DuckDB, held in one place.
 
 Owns opening and sharing a file, a cursor for each thread, transactions that commit or say that they did not,
 interrupts, and the translation of the driver's errors into ours. Knows nothing of events.
@@ -8,7 +8,8 @@ of its own and every result is fetched whole. COMMIT of a transaction in which a
 and stores nothing, so a transaction here remembers the failure. An interrupted statement leaves its transaction
 open, so the cursor is thrown away. Opening drops some damaged logs without a word, so they are looked at before (see
 `cqrs_lab.store.wal`). Closing folds the log into the file, so that is left out for a file that nobody wrote to. Ctrl-C
-can come late, so it is handed on (see `cqrs_lab.store.interrupts`).
+can come late, so it is handed on (see `cqrs_lab.store.interrupts`). A forked process must not touch it (see
+`cqrs_lab.processes`), and its lock of a file can be lost (see `cqrs_lab.store.file_lock`).
 """
 
 from __future__ import annotations
@@ -30,38 +31,25 @@ from cqrs_lab.errors import (
     ReadOnlyStore,
     StoreClosed,
     StoreError,
+    StoreForked,
     StoreInUse,
     StoreMissing,
     TransactionAborted,
 )
+from cqrs_lab.processes import tell_in_child
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.connect import MEMORY, connect
-from cqrs_lab.store.driver_errors import translated
+from cqrs_lab.store.cursors import Cursor, fetch_arrow
+from cqrs_lab.store.driver_errors import ours
+from cqrs_lab.store.file_lock import FileLock
 from cqrs_lab.store.files import real_path
 from cqrs_lab.store.interrupts import stoppable
 
 _MOST_THREADS = 1024  # a number that the system does not have ends the process
-_GLANCE = 0.1  # seconds between two looks at how far a statement is
 _PATIENCE = 5.0  # seconds that close() gives an interrupted statement of another thread to end
 
 Row = tuple[Any, ...]
 T = TypeVar("T")
-
-
-class _Cursor:
-    """A connection of one thread's own, and who is using it now."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self.connection = connection
-        self.busy = threading.Lock()
-        self.owner = threading.get_ident()
-
-    def interrupt(self) -> None:
-        with suppress(duckdb.ConnectionException):  # it may have been closed meanwhile
-            self.connection.interrupt()
-
-    def close(self) -> None:
-        self.connection.close()
 
 
 class Database:
@@ -77,11 +65,18 @@ class Database:
         self._guard = threading.RLock()  # of _locks, _cursors and _statements
         self._statements: LRUCache[str, Any] = LRUCache(500)
         # A thread that ends takes its cursor with it. No WeakSet: Python swallows a Ctrl-C that comes in its callback.
-        self._cursors: list[weakref.ref[_Cursor]] = []
+        self._cursors: list[weakref.ref[Cursor]] = []
         self._users = 0
         self._written = False
         self._local = threading.local()
-        self._root: duckdb.DuckDBPyConnection | None = connect(path, read_only, threads)
+        self._process = os.getpid()
+        self._file_lock = FileLock(path, shared=read_only) if path != MEMORY else None
+        try:
+            self._root: duckdb.DuckDBPyConnection | None = connect(path, read_only, threads)
+        except BaseException:
+            self._unlock_file()
+            raise
+        tell_in_child(self)
         self.companions: dict[str, object] = {}  # what others keep as long as the file is open here
         self.catalog: str = self.execute("SELECT current_database()")[0][0]
 
@@ -113,6 +108,7 @@ class Database:
         real = real_path(path)
         with cls._registry_lock:
             database = cls._find(real) or cls(real, read_only=read_only, threads=threads)
+            database.check_open()
             if database.read_only != read_only:
                 held, wanted = ("read-only", "for writing") if database.read_only else ("for writing", "read-only")
                 raise StoreInUse(
@@ -136,10 +132,12 @@ class Database:
         return None
 
     def release(self) -> None:
-        """Give the database back; the last user closes the file.
+        """Give the database back; the last user closes the file. In a forked process nothing happens.
 
         What other threads are running then is interrupted, and raises StoreClosed there.
         """
+        if self._process != os.getpid():
+            return
         with self._registry_lock:
             self._users -= 1
             if self._users > 0 or self._root is None:
@@ -154,13 +152,33 @@ class Database:
             for cursor in cursors:
                 if cursor.owner != threading.get_ident() and cursor.busy.acquire(timeout=_PATIENCE):
                     cursor.busy.release()
-            root.close()  # and its cursors with it
+            try:
+                root.close()  # and its cursors with it
+            finally:
+                self._unlock_file()
+
+    def _unlock_file(self) -> None:
+        if self._file_lock is not None:
+            self._file_lock.release()
+
+    def parts(self) -> list[object]:
+        """Return what a forked process must not destroy."""
+        return [self._root, *(cursor.connection for cursor in self._living())]
+
+    def in_child(self) -> None:
+        """Be left alone: this is a forked process. Every lock is free there, so that who comes is refused at once."""
+        Database._registry_lock = threading.RLock()
+        self._guard = threading.RLock()
+        for lock in self._locks.values():
+            lock._at_fork_reinit()  # type: ignore[attr-defined]  # as Python does with its own locks
+        if self._file_lock is not None:
+            self._file_lock.leave()
 
     def check_open(self) -> None:
-        """Refuse what is answered from memory once the database is closed.
+        """Refuse what is answered from memory once the database is closed, or in a forked process.
 
         Raises:
-            StoreClosed: it is.
+            StoreClosed, StoreForked: it is.
         """
         self._connection()
 
@@ -185,14 +203,14 @@ class Database:
                 of its own in a read-only transaction, because its text may come from a user.
         """
         if views is None:
-            return self._run(lambda cursor: _fetch_arrow(cursor, sql, params), sql)
+            return self._run(lambda cursor: fetch_arrow(cursor, sql, params), sql)
         self.check_select(sql)
 
         def ask(connection: duckdb.DuckDBPyConnection) -> pa.Table:
             for name, select in views.items():
                 connection.execute(f"CREATE TEMP VIEW {quote(name)} AS {select}").fetchall()
             connection.execute("BEGIN TRANSACTION READ ONLY").fetchall()
-            return _fetch_arrow(connection, sql, params)
+            return fetch_arrow(connection, sql, params)
 
         cursor = self._new_cursor()
         try:
@@ -290,46 +308,29 @@ class Database:
         for cursor in cursors:
             cursor.interrupt()
 
-    @contextmanager
-    def telling(self, tell: Callable[[float], None] | None) -> Iterator[None]:
-        """Tell, while the block's statements run on this thread, how much of the one at work is done, from 0 to 1."""
-        if tell is None:
-            yield
-            return
+    def progress(self) -> Callable[[], float]:
+        """Return what tells, from any thread, how far this thread's statement is: from 0 to 1, below when unknown."""
         self.execute("SET enable_progress_bar = true")
         self.execute("SET enable_progress_bar_print = false")
-        cursor, done = self._local.cursor, threading.Event()
-
-        def watch() -> None:
-            while not done.wait(_GLANCE):
-                part = cursor.connection.query_progress()
-                if part >= 0:  # below while there is nothing to tell
-                    tell(part / 100)
-
-        watcher = threading.Thread(target=watch, name="cqrs_lab progress", daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            done.set()
-            watcher.join()
-        self.execute("SET enable_progress_bar = false")
-        tell(1.0)
+        connection = self._local.cursor.connection
+        return lambda: connection.query_progress() / 100
 
     # -- cursors ---------------------------------------------------------------------------------------------------
 
     def _connection(self) -> duckdb.DuckDBPyConnection:
+        if self._process != os.getpid():
+            raise StoreForked(self.path, self._process)
         if self._root is None:
             raise StoreClosed(f"the lab over {self.path} is closed; open it again")
         return self._root
 
-    def _living(self) -> list[_Cursor]:
+    def _living(self) -> list[Cursor]:
         return [cursor for one in self._cursors if (cursor := one()) is not None]
 
-    def _new_cursor(self) -> _Cursor:
+    def _new_cursor(self) -> Cursor:
         root = self._connection()
         try:
-            cursor = _Cursor(root.cursor())
+            cursor = Cursor(root.cursor())
         except duckdb.ConnectionException as error:  # closed by another thread in between
             raise StoreClosed(f"the lab over {self.path} is closed; open it again") from error
         with self._guard:
@@ -338,7 +339,7 @@ class Database:
 
     def _run(self, call: Callable[[duckdb.DuckDBPyConnection], T], sql: str) -> T:
         self._connection()
-        cursor: _Cursor | None = getattr(self._local, "cursor", None)
+        cursor: Cursor | None = getattr(self._local, "cursor", None)
         if cursor is None:
             cursor = self._local.cursor = self._new_cursor()
         try:
@@ -361,26 +362,21 @@ class Database:
                 self._statements[sql] = known
         return known
 
-    def _use(self, cursor: _Cursor, call: Callable[[duckdb.DuckDBPyConnection], T], sql: str) -> T:
+    def _use(self, cursor: Cursor, call: Callable[[duckdb.DuckDBPyConnection], T], sql: str) -> T:
         with cursor.busy:
             try:
                 self._connection()
-                with translated(sql), stoppable(cursor.interrupt):
+                with stoppable(cursor.interrupt):
                     return call(cursor.connection)
             except BaseException as error:
                 if self._root is None and not isinstance(error, StoreClosed):
                     self._connection()
-                raise
+                told, cause = ours(error, sql)
+                if told is error:
+                    raise
+                raise told from cause
 
     def _discard_cursor(self) -> None:
         cursor, self._local.cursor = getattr(self._local, "cursor", None), None
         if cursor is not None:
             cursor.close()
-
-
-def _fetch_arrow(cursor: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any]) -> pa.Table:
-    # Not arrow(): an open reader would block the cursor. Nor execute(): it plans once and not twice, 1 to 2 ms less,
-    # but copies the result.
-    relation = cursor.sql(sql, params=list(params)) if params else cursor.sql(sql)
-    table: pa.Table = relation.to_arrow_table()
-    return table

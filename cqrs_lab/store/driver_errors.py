@@ -6,9 +6,6 @@ Owns what each class and text of DuckDB's errors means for a store.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NoReturn
 
 import duckdb
 
@@ -27,17 +24,18 @@ from cqrs_lab.errors import (
 _DAMAGE = re.compile(r"corrupt|checksum|deserializ|could not read|not a valid duckdb|replaying wal", re.IGNORECASE)
 
 
-@contextmanager
-def translated(sql: str) -> Iterator[None]:
-    """Turn the driver's errors into ours, once, where the driver is called."""
-    try:
-        yield
-    except duckdb.Error as error:
-        _raise_ours(error, sql)
-    except RuntimeError as error:
-        if "interrupted" in str(error).lower():
-            raise _interrupted(sql) from None
-        raise
+def ours(error: BaseException, sql: str) -> tuple[BaseException, BaseException | None]:
+    """Return one of the driver's errors as one of ours, and what caused it; any other error as it is.
+
+    Args:
+        sql: the statement in which it came.
+    """
+    if isinstance(error, duckdb.Error):
+        told = _told(error, sql)
+        return told, None if isinstance(told, KeyboardInterrupt) else error
+    if isinstance(error, RuntimeError) and "interrupted" in str(error).lower():
+        return _interrupted(sql), None
+    return error, None
 
 
 def _interrupted(sql: str) -> KeyboardInterrupt:
@@ -54,44 +52,42 @@ def error_text(error: BaseException) -> str:
     return " ".join(text.split())[:500].rstrip(".")
 
 
-def _raise_ours(error: duckdb.Error, sql: str) -> NoReturn:
+def _told(error: duckdb.Error, sql: str) -> BaseException:
     text = error_text(error)
     # Ctrl-C inside a call back into Python, such as for the schema of a registered table, comes as another error.
     in_python = isinstance(error, duckdb.InvalidInputException) and "failed: KeyboardInterrupt" in text
     if isinstance(error, duckdb.InterruptException) or in_python:
-        raise _interrupted(sql) from None
+        return _interrupted(sql)
     if "Could not set lock on file" in text:
         holder = re.search(r"PID (\d+)", text)
         path = re.search(r'on file "([^"]+)"', text)
-        raise StoreLocked(path[1] if path else "the file", int(holder[1]) if holder else None) from error
+        return StoreLocked(path[1] if path else "the file", int(holder[1]) if holder else None)
     if isinstance(error, duckdb.ConnectionException) and "different configuration" in text:
-        raise StoreInUse(f"{sql}: the file is open in this process outside of cqrs_lab; close it there") from error
+        return StoreInUse(f"{sql}: the file is open in this process outside of cqrs_lab; close it there")
     if "read-only mode" in text:
-        raise ReadOnlyStore("the store is open read-only; open it without read_only=True to write") from error
+        return ReadOnlyStore("the store is open read-only; open it without read_only=True to write")
     if isinstance(error, duckdb.ConstraintException) or "constraint violation" in text:
-        raise ConstraintViolated(f"{text}; the transaction was rolled back and nothing of it was stored") from error
+        return ConstraintViolated(f"{text}; the transaction was rolled back and nothing of it was stored")
     if "onflict" in text and isinstance(error, duckdb.TransactionException):
-        raise ConstraintViolated(f"{text}; another transaction was first, nothing of this one was stored") from error
+        return ConstraintViolated(f"{text}; another transaction was first, nothing of this one was stored")
     full = isinstance(error, duckdb.OutOfMemoryException) or "No space left" in text
     if "has been invalidated" in text:
         first = text.split("Original error:")[-1].strip(' "')
         kind = StoreFull if full else StoreError
-        raise kind(
+        return kind(
             f"an earlier failure stopped the store: {first}. {'Make room, then close' if full else 'Close'} it and "
             "open it again; acknowledged appends are kept"
-        ) from error
+        )
     if full:
-        raise StoreFull(
+        return StoreFull(
             f"{text}. This was not acknowledged; make room, then open the store again: what was acknowledged is kept"
-        ) from error
+        )
     # Damage to a block comes as a bare duckdb.Error, all else that breaks a store as one of _BROKEN.
     if (type(error) is duckdb.Error or isinstance(error, _BROKEN)) and _DAMAGE.search(text):
-        raise StoreCorrupt(
-            f"the files of the store are damaged: {text}. Work on a copy of them, or restore a backup"
-        ) from error
+        return StoreCorrupt(f"the files of the store are damaged: {text}. Work on a copy of them, or restore a backup")
     if isinstance(error, _BROKEN) and "No files found" not in text:
-        raise StoreError(f"{text}. Close the store and open it again; acknowledged appends are kept") from error
-    raise QueryFailed(f"{text}\nIn: {' '.join(sql.split())[:500]}") from error
+        return StoreError(f"{text}. Close the store and open it again; acknowledged appends are kept")
+    return QueryFailed(f"{text}\nIn: {' '.join(sql.split())[:500]}")
 
 
 _BROKEN = (duckdb.FatalException, duckdb.InternalException, duckdb.IOException, duckdb.SerializationException)

@@ -4,92 +4,93 @@ Owns one thread, which sleeps until a signal comes. Python runs a signal's handl
 instructions, so a call into DuckDB has to ask for it from time to time; DuckDB 2.0 does, but with several threads it
 happens to be late by more than 2 s in one of three interrupts (measured on 2 cores). The system's own handler can wake
 a thread without Python's help, though, and that thread stops the statement.
+
+There is no lock, so that a garbage collection or a second Ctrl-C in here has nothing to wait for. Whose signal it was
+follows from the order of steps alone: who begins a statement first takes away what came before it, and says what runs
+only then; the thread looks at what runs before it takes what came.
 """
 
 from __future__ import annotations
 
 import os
-import select
+import selectors
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 
 
 class _Watcher:
     """The thread, and what it is to stop when a Ctrl-C comes."""
 
     def __init__(self) -> None:
-        self._woken, self._wake = socket.socketpair()
+        self._woken, wake = socket.socketpair()
         self._woken.setblocking(False)
-        self._wake.setblocking(False)
-        self._lock = threading.Lock()
-        self._stop: Callable[[], None] | None = None
-        self._before = -1
-        threading.Thread(target=self._watch, name="cqrs_lab interrupts", daemon=True).start()
+        wake.setblocking(False)
+        self.wake, self.descriptor = wake, wake.fileno()
+        self.running: stoppable | None = None
+        self.elsewhere = -1  # who wanted to be woken by signals before us
+        self._thread = threading.Thread(target=self._watch, name="cqrs_lab interrupts", daemon=True)
+        self._thread.start()
 
-    def begin(self, stop: Callable[[], None]) -> None:
-        self._stop = stop
-        before = signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
-        if before != self._wake.fileno():
-            self._before = before
-
-    def end(self) -> None:
-        signal.set_wakeup_fd(self._before)
-        with self._lock:
-            # A signal that came during this statement must not stop the next one.
-            self._signals()
-            self._stop = None
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
 
     def _watch(self) -> None:
-        while True:
-            select.select([self._woken], [], [])
-            with self._lock:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._woken, selectors.EVENT_READ)
+            while True:
+                selector.select()
+                running = self.running
                 ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-                if signal.SIGINT in self._signals() and ours and self._stop is not None:
-                    self._stop()
+                if signal.SIGINT in self.take() and ours and running is not None and running is self.running:
+                    running.stop()
 
-    def _signals(self) -> bytes:
+    def take(self) -> bytes:
         """Return the numbers of the signals that came, having told whoever wanted to be woken before."""
         try:
             came = self._woken.recv(4096)
         except BlockingIOError:
             return b""
-        if self._before != -1:
+        if self.elsewhere != -1:
             with suppress(OSError):
-                os.write(self._before, came)
+                os.write(self.elsewhere, came)
         return came
 
 
 _watcher: _Watcher | None = None
 
 
-def _forget() -> None:
-    """Start over in a forked process, which has no such thread."""
-    global _watcher
-    _watcher = None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
-
-
-@contextmanager
-def stoppable(stop: Callable[[], None]) -> Iterator[None]:
+class stoppable:
     """Call `stop`, from another thread, when Ctrl-C comes while the block runs in the main thread.
 
     Nothing happens in other threads, which Ctrl-C does not concern, nor where somebody else handles it.
     """
-    global _watcher
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    if _watcher is None:
-        _watcher = _Watcher()
-    watcher = _watcher
-    try:
-        watcher.begin(stop)
-        yield
-    finally:
-        watcher.end()
+
+    __slots__ = ("_watcher", "stop")
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self.stop = stop
+        self._watcher: _Watcher | None = None
+
+    def __enter__(self) -> None:
+        global _watcher
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if _watcher is None or not _watcher.is_alive:  # a forked process has no such thread
+            _watcher = _Watcher()
+        watcher = self._watcher = _watcher
+        watcher.take()
+        watcher.running = self
+        # For each statement anew, because others want to be woken, too: an event loop, for one.
+        before = signal.set_wakeup_fd(watcher.descriptor, warn_on_full_buffer=False)
+        if before != watcher.descriptor:  # a Ctrl-C may have left ours there
+            watcher.elsewhere = before
+
+    def __exit__(self, *error: object) -> None:
+        if self._watcher is not None:
+            self._watcher.running = None
+            signal.set_wakeup_fd(self._watcher.elsewhere)

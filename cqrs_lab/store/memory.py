@@ -153,16 +153,16 @@ class Memory:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.heads = Heads()
+        self.heads = Heads(moved=threading.Condition(database.lock("heads")))
         self.checkpoints: dict[Key, Checkpoint] = {}
         self.letters = Letters()
         self.texts: dict[str, Text] = {}
         self.noted: dict[str, bool] = {}
-        self.answers = Answers()
-        self.moved = threading.Condition()
+        self.answers = Answers(database.lock("answers"))
+        self.moved = threading.Condition(database.lock("moved"))
         self.beside: dict[str, list[str]] = {}
-        self.lock = threading.RLock()
-        self._builders, self._builds = 0, threading.Condition()
+        self.lock = database.lock("memory")
+        self._builders, self._builds = 0, threading.Condition(database.lock("builds"))
         self.uncertain: int | None = None  # the thread whose commit may be done and is not published
         self._local = threading.local()
 

@@ -52,7 +52,7 @@ class GroupCommit:
 
     def __init__(self, store: EventStore, prepare: Callable[[Batch, Sequence[Envelope]], None]) -> None:
         self._store, self._prepare = store, prepare
-        self._guard = threading.Lock()  # of what follows
+        self._guard = store.log.database.lock(f"group {id(self)}")  # of what follows
         self._queue: deque[_Waiting] = deque()
         self._leader: int | None = None
         self._last = 1  # how many came along last time
@@ -64,6 +64,7 @@ class GroupCommit:
         """
         if envelope.batch is not None:
             return proceed(envelope)
+        self._store.log.database.check_open()
         self._store.log.check_free()
         if self._store.log.is_appending:  # waiting for the lead would be waiting for itself
             raise DeclarationError(

@@ -46,8 +46,9 @@ def serve_all(lab: Lab) -> None:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """What every file in a folder holds."""
-    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(folder.iterdir()) if f.is_file()}
+    """What every file in a folder holds; but for the lock, which is nobody's data and goes with who holds it."""
+    files = [f for f in sorted(folder.iterdir()) if f.is_file() and f.suffix != ".lock"]
+    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
 @contextmanager
