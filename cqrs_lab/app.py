@@ -9,6 +9,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID, uuid4
@@ -235,7 +236,7 @@ class Lab:
 
         The events stay, without what told who it was; so does every answer about the past. Copies of the store made
         before keep what they have, and unused blocks of the file may until they are used again: `backup` makes a
-        copy without.
+        copy without. A read model that cannot be made again is left without rows until a rebuild; `lag` says why.
 
         Args:
             id: the id of the stream, such as a customer's.
@@ -252,12 +253,8 @@ class Lab:
             known = ", ".join(c.name for c in self._categories.values() if c.personal) or "none"
             raise DeclarationError(f"say which category with personal fields to forget {id!r} in; there are {known}")
         self._log.check_free()
-        with (
-            self._log.memory.erasing(),
-            self._log.append_lock(),
-            self._servings.remaking(personal[0].table) as (remake, strange),
-        ):
-            return self._store.forget(personal[0], id, remake, strange)
+        forget = partial(self._store.forget, personal[0], id)
+        return self._servings.erase(personal[0].table, forget)
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Write a consistent copy of the store, while it is open and in use; another notebook can then open it.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -31,7 +32,10 @@ Money = Annotated[Decimal, Field(max_digits=MONEY_DIGITS, decimal_places=MONEY_P
 Id = Annotated[str, Field(min_length=1, max_length=500)]
 """The name of one thing: a customer, an order, a product."""
 
+_from_log = ContextVar("_from_log", default=False)  # no context of pydantic's: a class with an __init__ loses it
+
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 PERSONAL = type("PERSONAL", (), {"__repr__": lambda self: "PERSONAL"})()
 Personal = Annotated[T | None, PERSONAL]
 """What tells who somebody is: `name: Personal[str] = None`. It is kept beside the log, where `Lab.forget` can erase it,
@@ -45,11 +49,14 @@ def utc(moment: datetime) -> datetime:
     """Return an aware datetime in UTC.
 
     Raises:
-        ValueError: `moment` has no time zone.
+        ValueError: `moment` has no time zone, or is outside the years 1 to 9999 in UTC.
     """
     if moment.tzinfo is None or moment.utcoffset() is None:
         raise ValueError(f"{moment.isoformat()} has no time zone; give one, such as tzinfo=timezone.utc")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{moment.isoformat()} is outside the years 1 to 9999 in UTC") from None
 
 
 def unwrap(annotation: Any) -> tuple[Any, list[Any], bool]:
@@ -96,6 +103,8 @@ def _check_storable(path: str, value: object, limits: tuple[int, int]) -> None:
             value.encode()
         except UnicodeEncodeError:
             raise ValueError(f"{path}: has a lone surrogate, which is not a character") from None
+        if "\0" in value:
+            raise ValueError(f"{path}: has a NUL character, which SQL texts cannot hold")
     elif isinstance(value, int):
         if not -INT64_MAX - 1 <= value <= INT64_MAX:
             raise ValueError(f"{path}: {value} does not fit in 64 bits")
@@ -129,10 +138,25 @@ class Message(BaseModel):
 
     @model_validator(mode="after")
     def _storable(self) -> Self:
+        if _from_log.get():
+            return self
         limits = _limits(type(self))
         for name, value in self.__dict__.items():
             _check_storable(name, value, limits[name])
         return self
+
+
+def from_log(event: type[M], fields: Mapping[str, Any]) -> M:
+    """Return a message as the log holds it; an earlier version may have stored what this one would refuse.
+
+    Raises:
+        ValidationError: a field is missing, or has another type.
+    """
+    token = _from_log.set(True)
+    try:
+        return event.model_validate(fields)
+    finally:
+        _from_log.reset(token)
 
 
 class Value(Message):

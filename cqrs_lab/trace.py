@@ -68,7 +68,8 @@ def trace(
     """
     events = log.events(correlation_id=correlation_id).dicts()
     commands = log.database.execute(
-        """SELECT command_id, type, coalesce(stream, ''), causation_id, first_position FROM commands
+        """SELECT command_id, type, coalesce(stream, ''), causation_id,
+                  CASE WHEN first_position <= last_position THEN first_position END FROM commands
            LEFT JOIN streams USING (stream_no) WHERE correlation_id = ?""",
         [str(correlation_id)],
     )

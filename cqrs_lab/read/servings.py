@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from cqrs_lab.errors import CqrsLabError, NotServed, StoreError
+from cqrs_lab.errors import CqrsLabError, NotServed, QueryError, StoreError, UnknownEventType
 from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.kept import keep, remade
 from cqrs_lab.read.projection import Model, Projection
@@ -17,6 +17,7 @@ from cqrs_lab.read.runner import Running
 from cqrs_lab.read.served import Served, standing
 from cqrs_lab.read.table import STORED, WAYS, ServedAs, drop_unfinished, mode_of
 from cqrs_lab.sql.names import quote
+from cqrs_lab.store.answers import Key
 from cqrs_lab.store.dead_letters import OnError
 from cqrs_lab.store.followers import Follower, lag
 from cqrs_lab.store.move import SERVINGS, moving
@@ -87,9 +88,38 @@ class Servings:
             if name in self.catalog.models and as_ in WAYS
         ]
 
+    def erase(self, table: str, forget: Callable[[Callable[[], None], Iterable[Key]], int]) -> int:
+        """Erase something in the past of a table of events, and in all that was made of it, as one move.
+
+        No read model keeps it from that: one that cannot be made again is left without rows, and says why in `lag`.
+
+        Args:
+            forget: erases it in the log; given what makes all rows again that read the table, to be called in its move,
+                and the servings (model, served_as) of which nobody here knows what they read.
+
+        Returns:
+            What `forget` returns.
+        """
+        unmade: set[Key] = set()
+        while True:
+            known = len(unmade)
+            try:
+                with (
+                    self._memory.erasing(),
+                    self._log.append_lock(),
+                    self._remaking(table, unmade) as (remake, strange),
+                ):
+                    return forget(remake, strange)
+            except (QueryError, UnknownEventType):  # it undid all of the move, so that it is begun again
+                if len(unmade) == known:
+                    raise
+
     @contextmanager
-    def remaking(self, table: str) -> Iterator[tuple[Callable[[], None], list[tuple[str, str]]]]:
+    def _remaking(self, table: str, unmade: set[Key]) -> Iterator[tuple[Callable[[], None], list[Key]]]:
         """Hold all servings while something changes in the past of a table of events.
+
+        Args:
+            unmade: those that could not be made again; one that fails is added.
 
         Yields:
             What makes all rows again that read it, to be called in the move of the change, and the servings (model,
@@ -118,7 +148,14 @@ class Servings:
                     )
                     drop_histories()
                     for served in reading:
-                        served.rebuild()
+                        if served.stored.place in unmade:
+                            served.stored.empty()
+                            continue
+                        try:
+                            served.rebuild()
+                        except (QueryError, UnknownEventType):
+                            unmade.add(served.stored.place)
+                            raise
 
             yield remake, strange
             self._log.database.checkpoint()

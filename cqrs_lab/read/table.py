@@ -169,6 +169,16 @@ class Table:
             with moving(self._memory) as move:
                 move.checkpoint(self.model.name, self.as_, Checkpoint(found.mode, "", found.position))
 
+    def empty(self) -> None:
+        """Leave no rows, and say that they need a rebuild."""
+        there = "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = ?"
+        names = {name for (name,) in self._run(there, [self.as_])}
+        with moving(self._memory):
+            for name, table in ((self.model.name, self.table), (f"_dirty_{self.model.name}", self.dirty)):
+                if name in names:  # made again and not deleted from, which would leave the rows in the file
+                    self._run(f"CREATE OR REPLACE TABLE {table} AS FROM {table} LIMIT 0")
+            self.set_aside()
+
     def write_mode(self) -> None:
         """Store another mode."""
         with self.moving_to(self.position, self.mode):

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from cqrs_lab.errors import DeclarationError, UnknownEventType, UnsupportedField
-from cqrs_lab.messages import PERSONAL, Event, decimal_limits, refused, unwrap, utc
+from cqrs_lab.messages import PERSONAL, Event, decimal_limits, from_log, refused, unwrap, utc
 from cqrs_lab.sql.names import check_name, quote
 from cqrs_lab.sql.parse import not_of_one_row
 
@@ -232,7 +232,7 @@ class Category:
             if fields[name] is not None or unwrap(info.annotation)[2]
         }
         try:
-            return event.model_validate(given)
+            return from_log(event, given)
         except ValidationError as error:
             raise UnknownEventType(
                 f"the log holds a {type_name} that its class does not accept: "

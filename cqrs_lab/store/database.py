@@ -70,15 +70,18 @@ class Database:
         self._written = False
         self._local = threading.local()
         self._process = os.getpid()
-        self._file_lock = FileLock(path, shared=read_only) if path != MEMORY else None
-        try:
-            self._root: duckdb.DuckDBPyConnection | None = connect(path, read_only, threads)
-        except BaseException:
-            self._unlock_file()
-            raise
-        tell_in_child(self)
+        self._file_lock: FileLock | None = None
+        self._root: duckdb.DuckDBPyConnection | None = None
         self.companions: dict[str, object] = {}  # what others keep as long as the file is open here
-        self.catalog: str = self.execute("SELECT current_database()")[0][0]
+        try:
+            if path != MEMORY:
+                self._file_lock = FileLock(path, shared=read_only)
+            self._root = connect(path, read_only, threads)
+            tell_in_child(self)
+            self.catalog: str = self.execute("SELECT current_database()")[0][0]
+        except BaseException:
+            self._close()
+            raise
 
     @classmethod
     def open(
@@ -107,7 +110,12 @@ class Database:
             return database
         real = real_path(path)
         with cls._registry_lock:
-            database = cls._find(real) or cls(real, read_only=read_only, threads=threads)
+            found = cls._find(real)
+            if found is not None and not found._users and found._process == os.getpid():
+                found._close()  # a Ctrl-C cut an opening or a closing short
+                found = None
+            database = found or cls(real, read_only=read_only, threads=threads)
+            cls._open[database.path] = database  # first: a Ctrl-C must not leave one open that nobody finds
             database.check_open()
             if database.read_only != read_only:
                 held, wanted = ("read-only", "for writing") if database.read_only else ("for writing", "read-only")
@@ -115,7 +123,6 @@ class Database:
                     f"{real} is open {held} in this process and cannot be opened {wanted} beside it; "
                     "use the lab that has it, or close that one first"
                 )
-            cls._open[database.path] = database
             database._users += 1
         return database
 
@@ -142,9 +149,14 @@ class Database:
             self._users -= 1
             if self._users > 0 or self._root is None:
                 return
-            # The registry stays locked until the file is closed: whoever opens it next must find it so.
+            # The registry stays locked until the file is closed: whoever opens it next must find it so. It goes from
+            # there last, so that a close which a Ctrl-C cut short is ended by whoever opens the file next.
+            self._close()
             self._open.pop(self.path, None)
-            root, self._root = self._root, None
+
+    def _close(self) -> None:
+        root, self._root = self._root, None
+        try:
             with self._guard:
                 cursors = self._living()
             for cursor in cursors:
@@ -152,14 +164,11 @@ class Database:
             for cursor in cursors:
                 if cursor.owner != threading.get_ident() and cursor.busy.acquire(timeout=_PATIENCE):
                     cursor.busy.release()
-            try:
+        finally:
+            if root is not None:
                 root.close()  # and its cursors with it
-            finally:
-                self._unlock_file()
-
-    def _unlock_file(self) -> None:
-        if self._file_lock is not None:
-            self._file_lock.release()
+            if self._file_lock is not None:
+                self._file_lock.release()
 
     def parts(self) -> list[object]:
         """Return what a forked process must not destroy."""

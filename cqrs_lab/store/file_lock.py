@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
+from io import FileIO
 
 from cqrs_lab.errors import StoreLocked
 
@@ -35,63 +36,70 @@ class FileLock:
 
     def __init__(self, path: str, *, shared: bool) -> None:
         self._path, self._shared = f"{path}.lock", shared
-        self._file: int | None = None
+        self._file: FileIO | None = None
+        holder = b""
         for _ in range(_TRIES if fcntl is not None else 0):
             file = self._opened()
             if file is None:
                 return
             try:
                 fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                if self._is_there(file):
+                    self._file = file
+                    self._sign(file)
+                    return
             except BlockingIOError:
-                holder = os.read(file, 20)
-                os.close(file)
+                holder = self._read(file)
                 time.sleep(_PAUSE)
-                continue
             except OSError:  # a file system without such locks
-                os.close(file)
                 return
-            if self._is_there(file):
-                self._file = file
-                self._sign(file)
-                return
-            os.close(file)  # whoever had it took it away meanwhile
+            finally:  # also when Ctrl-C comes: an error keeps what it passed
+                if self._file is None:
+                    file.close()
         if fcntl is not None:
             raise StoreLocked(path, int(holder) if holder.isdigit() else None)
 
     def release(self) -> None:
         """Give it up, and take the file away unless others read."""
-        file, self._file = self._file, None
-        if file is None:
-            return
-        with suppress(OSError):
-            if self._shared:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if self._is_there(file):
-                os.unlink(self._path)
-        os.close(file)
+        try:
+            if self._file is not None and not self._file.closed:  # a Ctrl-C may have come just behind that
+                with suppress(OSError):
+                    if self._shared:
+                        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if self._is_there(self._file):
+                        os.unlink(self._path)
+        finally:
+            self.leave()
 
     def leave(self) -> None:
         """Have no part in it, in a forked process: the lock is given up when the parent alone closes it, or dies."""
-        file, self._file = self._file, None
-        if file is not None:
-            os.close(file)
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
-    def _opened(self) -> int | None:
-        for flags in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):  # a lock can be had on a file that one only reads
+    def _opened(self) -> FileIO | None:
+        # No descriptors: between two steps Ctrl-C could leave one open, and the lock with it.
+        for mode in ("a+", "r"):  # a lock can be had on a file that one only reads
             with suppress(OSError):
-                return os.open(self._path, flags | os.O_CLOEXEC, 0o666)
+                return FileIO(self._path, mode)
         return None
 
-    def _is_there(self, file: int) -> bool:
+    def _is_there(self, file: FileIO) -> bool:
         """Whether the path still leads to the file that is locked."""
         try:
-            return os.path.samestat(os.fstat(file), os.stat(self._path))
+            return os.path.samestat(os.fstat(file.fileno()), os.stat(self._path))
         except OSError:
             return False
 
-    def _sign(self, file: int) -> None:
+    def _sign(self, file: FileIO) -> None:
         """Say who holds it; nobody where it is shared."""
         with suppress(OSError):
-            os.ftruncate(file, 0)
+            file.truncate(0)
             if not self._shared:
-                os.write(file, str(os.getpid()).encode())
+                file.write(str(os.getpid()).encode())
+
+    def _read(self, file: FileIO) -> bytes:
+        with suppress(OSError):
+            file.seek(0)
+            return file.read(20)
+        return b""

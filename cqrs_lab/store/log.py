@@ -22,7 +22,7 @@ from typing import Any
 from uuid import UUID
 
 from cqrs_lab.errors import DeclarationError
-from cqrs_lab.messages import Event, Recorded
+from cqrs_lab.messages import INT64_MAX, Event, Recorded
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.bounds import Bound, between
 from cqrs_lab.store.categories import ENVELOPE, Category, aware_value, naive
@@ -195,11 +195,11 @@ class Log:
         found = self.database.execute("SELECT stream_no FROM streams WHERE stream = ?", [stream])
         return found[0][0] if found else None
 
-    def stream_version(self, stream: str, stream_no: int) -> int:
-        """Return the version that a stream is at."""
+    def stream_version(self, stream: str, stream_no: int, to: int = INT64_MAX) -> int:
+        """Return the version that a stream is at, or was at a position."""
         table = f"{stream.split('/')[0]}_events"
-        sql = f"SELECT max(version) FROM {quote(table)} WHERE stream_no = ?"
-        return self.database.execute(sql, [stream_no])[0][0] or 0
+        sql = f"SELECT max(version) FROM {quote(table)} WHERE stream_no = ? AND position <= ?"
+        return self.database.execute(sql, [stream_no, to])[0][0] or 0
 
     def events(
         self,

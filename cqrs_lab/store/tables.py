@@ -11,6 +11,7 @@ from cqrs_lab.errors import DeclarationError, NotAStore, StoreFormatError
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.categories import ENVELOPE, Category
 from cqrs_lab.store.database import Database
+from cqrs_lab.store.defaults import fill_defaults
 
 FORMAT = 2
 _DEAD_LETTERS = """CREATE TABLE IF NOT EXISTS dead_letters (model VARCHAR, position BIGINT, type VARCHAR NOT NULL,
@@ -118,6 +119,10 @@ class Tables:
             with self._database.transaction():
                 for sql in missing:
                     self._database.execute(sql)
+        for category in self._categories.values():
+            if category.name in events:
+                there = events[category.name].keys() | personal.get(category.name, {}).keys()
+                fill_defaults(self._database, category, new=frozenset(category.columns.keys() - there))
 
     def _make_tables(self, category: Category) -> list[str]:
         table = quote(category.table)

@@ -247,7 +247,7 @@ class _Scan:
             f"""SELECT command_id FROM commands
                     LEFT JOIN (SELECT position, command_id AS first_id {self._all()}) ON position = first_position
                     LEFT JOIN (SELECT position AS p, command_id AS last_id {self._all()}) ON p = last_position
-                WHERE first_position IS NOT NULL
+                WHERE first_position <= last_position
                   AND (first_id IS DISTINCT FROM command_id OR last_id IS DISTINCT FROM command_id) ORDER BY 1"""
         )
         if wrong:

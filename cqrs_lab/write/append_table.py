@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cqrs_lab.errors import InvalidTable
+from cqrs_lab.messages import utc
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.categories import ENVELOPE, Category, naive
 from cqrs_lab.write import table_rules
@@ -20,6 +21,7 @@ from cqrs_lab.write.batch import Batch
 from cqrs_lab.write.event_store import EventStore
 
 _FEW = 32  # events of which memory keeps what they hold
+_AHEAD = timedelta(days=1)  # that another clock may be ahead of ours; what is recorded later dates all that follows
 
 
 def append_table(store: EventStore, category: Category, table: table_rules.Table) -> int:
@@ -77,6 +79,15 @@ def _check_recorded(store: EventStore, arrow: pa.Table) -> datetime:
             column="recorded_at",
         )
     last: datetime = times[-1].as_py()
+    latest = utc(store.clock()) + _AHEAD
+    if last > latest:
+        row = int(np.flatnonzero(micros[1:] > _micros(naive(latest)))[0]) + 1
+        raise InvalidTable(
+            f"row {row}: recorded_at {times[row - 1].as_py()} is in the future, and no later event could be recorded "
+            "before it. Leave the column out to have them recorded now; nothing of the table was stored",
+            row=row,
+            column="recorded_at",
+        )
     return last
 
 

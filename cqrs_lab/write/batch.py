@@ -36,16 +36,22 @@ class Context:
 
 @dataclass(frozen=True)
 class Remembered:
-    """A command that was carried out: what it said, and where its events are (None: it led to none).
+    """A command that was carried out.
 
     Attributes:
+        digest: what it said.
+        stream_no: of the stream that it was about, None when there is none.
+        correlation_id: the story that it belongs to.
+        first: position of its first event; behind `last` when it led to none.
+        last: position of its last event, or the head when it led to none.
         recorded: its events, while they are part of a batch that is not stored yet.
     """
 
     digest: str
     stream_no: int | None
-    first: int | None
-    last: int | None
+    correlation_id: str | None
+    first: int
+    last: int
     recorded: tuple[Recorded, ...] | None = None
 
 

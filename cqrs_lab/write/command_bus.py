@@ -27,6 +27,7 @@ from cqrs_lab.write.middleware import (
     Proceed,
     Receipt,
     acting,
+    as_id,
     authorized,
     idempotent,
     logged,
@@ -153,8 +154,8 @@ class CommandBus:
         return Envelope(
             command=command,
             handler=handler,
-            command_id=self.store.new_id() if command_id is None else command_id,
-            correlation_id=self.store.new_id() if correlation_id is None else correlation_id,
+            command_id=self.store.new_id() if command_id is None else as_id(command_id),
+            correlation_id=self.store.new_id() if correlation_id is None else as_id(correlation_id),
             causation_id=causation_id,
             occurred_at=occurred_at,
             expected_version=expected_version,
@@ -230,7 +231,7 @@ class CommandBus:
         if isinstance(handler, Decider):
             batch.loaded[envelope.stream] = loaded.after(recorded, batch.streams[envelope.stream][0], state)
         return Receipt(
-            position=recorded[-1].position if recorded else self.store.log.head,
+            position=batch.position,
             stream=envelope.stream,
             version=loaded.version + len(recorded),
             events=tuple(events),

@@ -8,19 +8,17 @@ gateway: it acts, and its events say what came of it.
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import Any
-from uuid import uuid4
 
 from pydantic import TypeAdapter
 
 from cqrs_lab.errors import DeclarationError, InvalidMessage
 from cqrs_lab.messages import Command, Event
 from cqrs_lab.store.categories import Category
+from cqrs_lab.write.code import fingerprint
 
 _INITIAL = object()  # None may be a state
 
@@ -87,7 +85,9 @@ class Decider(Handler):
         events: the event classes that `decide` returns and `evolve` understands.
         snapshot_every: keep the state of a stream after so many events, so that a long stream is not folded whole for
             every command; 0 for never. The state must then be something that pydantic can write as JSON and read
-            again, such as a dataclass.
+            again, such as a dataclass. A snapshot is used by the code that made it: by an `evolve` whose file, and the
+            files that this one imports, say the same. What `evolve` imports while it runs, reads from files or finds in
+            variables that are set elsewhere is not seen: when that changes, change `initial` or a comment in its file.
 
     Raises:
         DeclarationError: a command or an event lacks the key, or names collide.
@@ -113,18 +113,9 @@ class Decider(Handler):
 
     @cached_property
     def code(self) -> str:
-        """What tells this `evolve` from an earlier one: a state that other code made is not used.
-
-        The whole file of `evolve` counts, because it may call what stands beside it. Where there is no file, as in a
-        notebook, a state is used by the very decider that made it and by no other.
-        """
-        try:
-            module = inspect.getmodule(self.evolve)
-            said = inspect.getsource(module) if module else str(uuid4())
-        except (OSError, TypeError):
-            said = str(uuid4())
+        """What tells this `evolve` from an earlier one: a state that other code made is not used."""
         versions = [(event.__name__, event.schema_version, event.upcasts) for event in self.events]
-        return hashlib.blake2b(f"{said}\n{versions}\n{self.initial!r}".encode(), digest_size=16).hexdigest()
+        return fingerprint(self.evolve, versions, self.initial)
 
 
 @dataclass(frozen=True)

@@ -127,8 +127,9 @@ class EventStore:
         batch.streams[stream] = (number, version + len(recorded))
         batch.before.setdefault(stream, version)
         if context.command_id is not None:
-            first, last = (recorded[0].position, recorded[-1].position) if recorded else (None, None)
-            add_command(batch, context, Remembered(context.digest, number, first, last, tuple(recorded)))
+            first, story = batch.position - len(recorded) + 1, context.correlation_id
+            done = Remembered(context.digest, number, story, first, batch.position, tuple(recorded))
+            add_command(batch, context, done)
         return recorded
 
     def seen(self, category: Category, id: str, batch: Batch | None = None) -> Seen:
@@ -292,7 +293,9 @@ class EventStore:
         return {id: there.get(id) for id in command_ids}
 
     def _remembered(self, condition: str, value: Any) -> dict[str, Remembered]:
-        columns = "command_id, digest, stream_no, first_position, last_position"
+        # Without positions: a command that led to nothing, noted by an earlier version.
+        ends = "coalesce(first_position, 1), coalesce(last_position, 0)"
+        columns = f"command_id, digest, stream_no, correlation_id, {ends}"
         found = self._database.execute(f"SELECT {columns} FROM commands WHERE command_id {condition}", [value])
         return {id: Remembered(*rest) for id, *rest in found}
 

@@ -33,6 +33,10 @@ _COMPARISONS: Mapping[type, tuple[str, str]] = {
 }
 
 
+_YEARS = "is within the years 1 to 9999"
+NO_NUL = "has no NUL character"
+
+
 @dataclass(frozen=True)
 class Rule:
     """Something that must be true of a value: an SQL condition over it, and the condition in words."""
@@ -130,15 +134,16 @@ def convert(
                 f"pl.col({where!r}).dt.replace_time_zone('UTC')",
                 column=where,
             )
-        return f"CAST({x} AS TIMESTAMP)", [Rule(f"isfinite({x})", "is a finite time")]
+        first, last = (f"TIMESTAMPTZ '{end}+00'" for end in (datetime.min, datetime.max))
+        return f"CAST({x} AS TIMESTAMP)", [Rule(f"{x} BETWEEN {first} AND {last}", _YEARS)]
     if kind is date and pa.types.is_date(source):
-        return f"CAST({x} AS DATE)", []
+        return f"CAST({x} AS DATE)", [Rule(f"{x} BETWEEN DATE '{date.min}' AND DATE '{date.max}'", _YEARS)]
     if kind is bool and pa.types.is_boolean(source):
         return x, []
     if kind is UUID and (is_text or source == pa.uuid()):
         return f"TRY_CAST({x} AS UUID)", [Rule(f"TRY_CAST({x} AS UUID) IS NOT NULL", "is a UUID")]
     if target == "VARCHAR" and (is_text or (kind is str and source == pa.uuid())):
-        return f"CAST({x} AS VARCHAR)", []
+        return f"CAST({x} AS VARCHAR)", [Rule(f"NOT contains({x}, chr(0))", NO_NUL)]
     if typing.get_origin(kind) in (list, tuple) and _is_list(source):
         inner = f"c{depth}"
         cast, rules = convert(where, inner, source.value_type, typing.get_args(kind)[0], [], depth + 1)

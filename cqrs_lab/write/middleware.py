@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -82,7 +83,7 @@ class Receipt:
         stream: `category/id`.
         version: that the stream is at after it.
         events: the events that it led to.
-        command_id, correlation_id: as given, or made for it.
+        command_id, correlation_id: as given, or made for it; a text that is a UUID is a UUID.
     """
 
     position: int
@@ -188,20 +189,28 @@ def _first_receipt(store: EventStore, envelope: Envelope, before: Remembered) ->
         )
     category, id = envelope.handler.log_category, envelope.handler.stream_id(envelope.command)
     recorded = before.recorded
-    if recorded is None and before.first is not None and before.last is not None:
+    if recorded is None and before.first <= before.last:
         recorded = tuple(store.log.read_positions(category, id, before.first, before.last))
+    version = recorded[-1].version if recorded else 0
+    if not recorded and before.stream_no is not None:
+        version = store.log.stream_version(envelope.stream, before.stream_no, before.last)
     return Receipt(
-        position=recorded[-1].position if recorded else store.log.head,
+        position=before.last,
         stream=envelope.stream,
-        version=recorded[-1].version if recorded else store.seen(category, id)[1],
+        version=version,
         events=tuple(r.event for r in recorded or ()),
         command_id=envelope.command_id,
-        correlation_id=_as_given(envelope.correlation_id, recorded[0].correlation_id if recorded else None),
+        correlation_id=envelope.correlation_id if before.correlation_id is None else as_id(before.correlation_id),
     )
 
 
-def _as_given(given: UUID | str, first: str | None) -> UUID | str:
-    return given if first is None or first == str(given) else first
+def as_id(given: UUID | str) -> UUID | str:
+    """Return an id in its one form: a text that writes a UUID as this one does is a UUID."""
+    if isinstance(given, str):
+        with suppress(ValueError):
+            found = UUID(given)
+            return found if str(found) == given else given
+    return given
 
 
 def retried(store: EventStore, attempts: int = 5, first_pause: float = 0.001) -> Middleware:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +28,7 @@ from cqrs_lab.messages import Event, refused, unwrap
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.categories import Category
 from cqrs_lab.store.database import Database
-from cqrs_lab.write.field_rules import Rule, convert, literals, needs_python, shared, unless_null
+from cqrs_lab.write.field_rules import NO_NUL, Rule, convert, literals, needs_python, shared, unless_null
 
 Table: TypeAlias = "pa.Table | pl.DataFrame | pd.DataFrame | str | os.PathLike[str]"
 """What append_table takes: an Arrow, Polars or pandas table, or the path of a Parquet file."""
@@ -84,8 +85,8 @@ def to_arrow(table: Table) -> pa.Table:
                 arrow = arrow.set_column(index, field_.name, arrow[field_.name].cast(narrower))
             except pa.ArrowInvalid as error:
                 raise InvalidTable(
-                    f"column {field_.name!r} is {field_.type}, finer than the log keeps ({narrower}): {error}. "
-                    "Round it first",
+                    f"column {field_.name!r} is {field_.type}, and some of it does not fit what the log keeps, "
+                    f"{narrower}: {error}. Round it first, or mend what is too far",
                     column=field_.name,
                 ) from error
     return arrow.append_column(ROW, pa.array(np.arange(1, arrow.num_rows + 1)))
@@ -93,7 +94,7 @@ def to_arrow(table: Table) -> pa.Table:
 
 def _narrower(kind: pa.DataType) -> pa.DataType | None:
     """The type that DuckDB reads instead of one that it does not, or not in full; None for all others."""
-    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+    if pa.types.is_timestamp(kind) and kind.unit != "us":
         return pa.timestamp("us", kind.tz)
     if pa.types.is_decimal256(kind):
         return pa.decimal128(38, kind.scale)
@@ -153,30 +154,64 @@ def check(database: Database, source: str, category: Category, table: pa.Table, 
     """
     if not table.num_rows:
         return
-    every = " AND ".join(f"({rule.condition})" for _, rule in plan.rules)
+    rules = plan.rules
+    if not any(map(_has_zero_byte, table.columns)):  # 0.5 ms for a column of 700,000 texts, and 4 for the rule
+        rules = [(column, rule) for column, rule in rules if NO_NUL not in rule.words]
+    every = " AND ".join(f"({rule.condition})" for _, rule in rules)
     good = database.execute(f"SELECT count(*) FILTER ({every}) FROM {source}")[0][0]
     if good == table.num_rows and not plan.by_hand:
         return  # the first bad row is looked for only when there is one: 0.4 s instead of 0.8 s for 3.35 M rows
-    firsts = ", ".join(f"min({ROW}) FILTER (NOT coalesce({rule.condition}, false))" for _, rule in plan.rules)
+    firsts = ", ".join(f"min({ROW}) FILTER (NOT coalesce({rule.condition}, false))" for _, rule in rules)
     found = database.execute(f"SELECT {firsts} FROM {source}")[0]
     bad = [(row, number) for number, row in enumerate(found) if row is not None]
     if bad:
         row, number = min(bad)
-        column, rule = plan.rules[number]
+        column, rule = rules[number]
         _refuse(table, row, column, rule.words)
     for event in plan.by_hand:
         _check_by_hand(event, category, table)
 
 
+def _has_zero_byte(column: pa.ChunkedArray) -> bool:
+    """Whether there may be a NUL character in the texts of a column."""
+    return any(bool(np.frombuffer(buffer, np.uint8).min() == 0) for chunk in column.chunks for buffer in _bytes(chunk))
+
+
+def _bytes(array: pa.Array) -> Iterator[pa.Buffer]:
+    """The bytes of all texts in an array, nested ones included."""
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        yield from _bytes(array.dictionary)
+    elif pa.types.is_struct(kind):
+        for number in range(kind.num_fields):
+            yield from _bytes(array.field(number))
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        yield from _bytes(array.values)
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        yield from (buffer for buffer in array.buffers()[2:] if buffer is not None and buffer.size)
+    elif pa.types.is_string_view(kind):
+        yield from _bytes(array.cast(pa.large_string()))
+
+
 def _refuse(table: pa.Table, row: int, column: str, words: str) -> typing.NoReturn:
-    values = table.slice(row - 1, 1).to_pylist()[0]
-    shown = repr(values.get(column))
+    kind, id, value = (_shown(table, row, name) for name in ("type", "id", column))
     raise InvalidTable(
-        f"row {row} ({values.get('type')} of {values.get('id')!r}): {column} is {shown[:200]}, but the rule is that "
+        f"row {row} ({kind} of {id!r}): {column} is {value!r:.200}, but the rule is that "
         f"it {words}; nothing of the table was stored. Mend the row, or leave it out, and append again",
         row=row,
         column=column,
     )
+
+
+def _shown(table: pa.Table, row: int, column: str) -> Any:
+    """A value as it is shown; a time that Python does not hold as the number that it is."""
+    if column not in table.column_names:
+        return None
+    found = table[column][row - 1]
+    try:
+        return found.as_py()
+    except (OverflowError, ValueError):
+        return getattr(found, "value", None)
 
 
 def _plan_field(result: Plan, category: Category, name: str, schema: pa.Schema) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -26,8 +28,8 @@ from support.people import (
     told,
 )
 
-from cqrs_lab import Lab, open_shop
-from cqrs_lab.errors import ReadOnlyStore
+from cqrs_lab import Lab, Projection, ReadModel, open_shop
+from cqrs_lab.errors import ProjectionFailed, ReadOnlyStore, RebuildNeeded
 from cqrs_lab.shop import ChangeCustomerEmail, CustomerRegistered, RegisterCustomer, RenameCustomer, order_facts
 from cqrs_lab.store import wal
 
@@ -205,3 +207,59 @@ def test_the_bytes_are_gone(tmp_path: Path) -> None:
     with people(after) as copy:
         assert shown(copy, *SECRETS) == []
         assert shown(copy, OTHER)
+
+
+def tables_with(lab: Lab, text: str) -> list[str]:
+    """The tables of a store in which a text is found, those half made included."""
+    run = lab._log.database.execute
+    tables = run("SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database()")
+    where = "contains(CAST(t AS VARCHAR), ?)"
+    return [f"{s}.{t}" for s, t in tables if run(f'SELECT 1 FROM "{s}"."{t}" AS t WHERE {where} LIMIT 1', [text])]
+
+
+BROKEN = "SELECT customer_id, max(name)::INTEGER AS n FROM customer_events GROUP BY customer_id"
+ON_BROKEN = "SELECT n, count(*) AS many FROM broken GROUP BY n"
+
+
+@pytest.mark.parametrize("way", ["projection", "inline", "background", "materialized", "layer", "handlers", "history"])
+def test_no_read_model_keeps_somebody_from_being_forgotten(tmp_path: Path, way: str) -> None:
+    """One that cannot be made again is left without rows and says why; all others, appends and copies go on."""
+    broken = ReadModel("broken", "customer_id", BROKEN)
+    other = ReadModel("other", "customer_id", "SELECT customer_id, max(name) AS n FROM customer_events GROUP BY ALL")
+    on_it = ReadModel("on_it", "n", ON_BROKEN, over=(broken,))
+    by_hand = Projection("by_hand", key="customer_id", columns={"customer_id": str, "n": int})
+
+    @by_hand.on(CustomerRegistered)
+    def registered(recorded: Any, rows: Any) -> None:
+        rows.put(customer_id=recorded.event.customer_id, n=int(recorded.event.name or 0))
+
+    with open_shop(tmp_path / "shop.duckdb") as lab:
+        lab.send(RegisterCustomer(customer_id="c-1", name="77001", email="a@b"))
+        served = {
+            "inline": lambda: lab.serve(broken, mode="inline"),
+            "background": lambda: lab.serve(broken, mode="background"),
+            "materialized": lambda: lab.serve(broken, as_="materialized"),
+            "layer": lambda: lab.serve(on_it),
+            "handlers": lambda: lab.serve(by_hand),
+            "history": lambda: lab.serve(broken, keep_history=True),
+        }.get(way, lambda: lab.serve(broken))()
+        rest = lab.serve(other)
+        lab.send(RegisterCustomer(customer_id="c-2", name="Bob", email="c@d"))
+        with suppress(ProjectionFailed):
+            lab.catch_up()
+        assert lab.forget("c-1") == 1
+        assert rest.rows().fetchall() == [("c-1", None), ("c-2", "Bob")]
+        lab.backup(tmp_path / "copy.duckdb")
+        assert not holds(tmp_path / "copy.duckdb", "77001")
+        assert tables_with(lab, "77001") == []
+        with pytest.raises(RebuildNeeded):
+            served.rows().fetchall()
+        told = {row["model"]: row for row in lab.lag().dicts()}[served.model.name]
+        assert told["state"] == "rebuild needed"
+        assert "ProjectionFailed" in told["error"]
+        lab.send(RegisterCustomer(customer_id="c-3", name="3", email="e@f"))
+        with pytest.raises(ProjectionFailed):
+            served.rebuild()
+        assert lab.forget("c-2") == 1  # what was wrong goes with her, and all are made again
+        assert served.state == "ok" or served.rebuild()
+        assert served.rows().fetchall()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from dataclasses import replace
 from itertools import count
@@ -95,6 +96,80 @@ def test_a_state_that_other_code_made_is_not_used(times, total, behind, tmp_path
         assert snapshots(lab) == {"tally/a": 4}
     with open_lab(path, evolve=module(tmp_path, times), **simple) as lab:
         assert (state_of(lab).state, read[-1]) == (total, behind)
+
+
+BESIDE = {
+    "a function": ("from rates import worth", "return total + worth(event)"),
+    "a module": ("import rates", "return total + rates.worth(event)"),
+    "by another name": ("from rates import worth as w", "return total + w(event)"),
+    "through another file": ("import middle", "return total + middle.worth(event)"),
+    "in a package": ("from rules.rates import worth", "return total + worth(event)"),
+    "an object": ("from rates import RATES", "return total + RATES.worth(event)"),
+    "a partial": (
+        "from functools import partial\nfrom rates import worth\nhow = partial(worth)",
+        "return total + how(event)",
+    ),
+    "in the class": (
+        "import rates\nclass Fold:\n    def __call__(self, total, event):\n        return total + rates.worth(event)",
+        "return Fold()(total, event)",
+    ),
+}
+PROGRAM = """
+import sys
+from cqrs_lab import Command, Decider, Domain, Event, Lab
+{imports}
+
+class Add(Command):
+    k: str
+
+class Added(Event):
+    k: str
+
+seen = []
+
+def evolve(total, event):
+    {body}
+
+def decide(command, state):
+    seen.append(state)
+    return [Added(k=command.k)]
+
+jars = Decider("jar", "k", 0, decide, evolve, [Add], [Added], snapshot_every=3)
+with Lab("store.duckdb", domain=Domain([jars])) as lab:
+    for _ in range(int(sys.argv[1])):
+        lab.send(Add(k="a"))
+    print(seen[-1], lab._log.database.execute("SELECT version FROM snapshots"))
+"""
+RATES = """
+def worth(event):
+    return {worth}
+
+class Rates:
+    def worth(self, event):
+        return {worth}
+
+RATES = Rates()
+"""
+
+
+@pytest.mark.parametrize("way", BESIDE)
+def test_what_evolve_calls_in_other_files_counts_too(way, tmp_path):
+    """When a file that evolve reaches is changed, no snapshot from before is used; when none is, it is."""
+    imports, body = BESIDE[way]
+    (tmp_path / "app.py").write_text(PROGRAM.replace("{imports}", imports).replace("{body}", body))
+    (tmp_path / "middle.py").write_text("from rates import worth\n")
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "__init__.py").write_text("")
+
+    def run(worth, sends):
+        for folder in (tmp_path, tmp_path / "rules"):
+            (folder / "rates.py").write_text(RATES.replace("{worth}", str(worth)))
+        command = [sys.executable, "-B", "app.py", str(sends)]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60).stdout.strip()
+
+    assert run(1, 5) == "4 [(3,)]"
+    assert run(1, 1) == "5 [(3,)]"
+    assert run(10, 1) == "60 [(6,)]"
 
 
 def test_a_state_of_other_versions_of_events_is_not_used(tmp_path, read):

@@ -63,7 +63,7 @@ class Interrupting:
         self.lab.serve(daily_orders, mode="inline")
 
     def _open(self) -> Lab:
-        return open_shop(self.path, threads=1)
+        return open_shop(self.path, threads=self.rng.choice([1, 2]))
 
     # -- what is done ----------------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ def _locked() -> list[Requirement]:
 
 @pytest.mark.parametrize("wanted", _wanted(), ids=str)
 def test_the_lock_satisfies_every_requirement(wanted: Requirement) -> None:
-    """Each dependency, of every extra that `all` brings and of the build, is locked at a version that pyproject.toml allows."""
+    """Each dependency, of what `all` brings and of the build, is locked at a version that pyproject.toml allows."""
     versions = [next(iter(r.specifier)).version for r in _locked() if canonicalize_name(r.name) == wanted.name]
     assert versions, f"{wanted} is not locked; run: make lock"
     assert all(wanted.specifier.contains(version) for version in versions), f"{wanted} is locked at {versions}"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.histories import CHARACTERS
 from support.tallies import Add, Added, Call, Called, Spot, calls, log_of, open_lab
 
-spots = st.builds(Spot, name=st.text(max_size=3), depth=st.none() | st.integers(-(2**63), 2**63 - 1))
+spots = st.builds(Spot, name=st.text(CHARACTERS, max_size=3), depth=st.none() | st.integers(-(2**63), 2**63 - 1))
 adds = st.builds(
     Add,
     tally=st.sampled_from(["a", "b", "ö/'x", "\N{SNOWMAN}"]),
     n=st.integers(-2, 3) | st.sampled_from([2**62, 2**63 - 1]),
-    note=st.none() | st.text(max_size=3),
+    note=st.none() | st.text(CHARACTERS, max_size=3),
     spot=st.none() | spots,
     spots=st.lists(spots, max_size=2),
 )

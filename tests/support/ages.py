@@ -25,6 +25,7 @@ from cqrs_lab.shop import (
 )
 from cqrs_lab.shop.orders import value
 from support import lines, maybe, minutes, money
+from support.histories import CHARACTERS
 
 
 class First:
@@ -121,7 +122,7 @@ customer = st.sampled_from(["c-1", "c-2", "C'3"]) | maybe
 old_events = st.one_of(
     st.builds(placed, few, customer, lines, money | maybe),
     st.builds(OrderPaid, order_id=few, amount=money | maybe, method=st.just("card")),
-    st.builds(OrderShipped, order_id=few, tracking_number=st.text(min_size=1, max_size=3)),
+    st.builds(OrderShipped, order_id=few, tracking_number=st.text(CHARACTERS, min_size=1, max_size=3)),
     st.builds(OrderCancelled, order_id=few, reason=st.just("changed my mind") | maybe),
 )
 new_events = st.one_of(
