@@ -19,7 +19,7 @@ import pyarrow as pa
 from cqrs_lab.domain import Domain
 from cqrs_lab.errors import DeclarationError
 from cqrs_lab.fork import Drop, Edit, Injected, change_log, copy_log
-from cqrs_lab.messages import Command, Event, Query
+from cqrs_lab.messages import Command, Event, Query, Recorded
 from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.history import history
 from cqrs_lab.read.past import Past, as_of, diff
@@ -28,20 +28,24 @@ from cqrs_lab.read.queries import QueryBus, QueryMiddleware
 from cqrs_lab.read.served import Served, reach
 from cqrs_lab.read.servings import Servings
 from cqrs_lab.read.table import ServedAs
+from cqrs_lab.store.categories import Category
 from cqrs_lab.store.connect import MEMORY
 from cqrs_lab.store.copies import copy_to
 from cqrs_lab.store.database import Database
 from cqrs_lab.store.dead_letters import DeadLetters, OnError
 from cqrs_lab.store.followers import Follower
+from cqrs_lab.store.listing import listed
 from cqrs_lab.store.log import Log
 from cqrs_lab.store.moments import Moment
 from cqrs_lab.store.rows import Rows
+from cqrs_lab.store.subscription import Subscription
 from cqrs_lab.trace import Trace, trace
 from cqrs_lab.write.append_table import append_table
+from cqrs_lab.write.batch import Context
 from cqrs_lab.write.command_bus import CommandBus
 from cqrs_lab.write.decider import Decider, Service
 from cqrs_lab.write.event_store import EventStore
-from cqrs_lab.write.middleware import Middleware, Policy, Receipt
+from cqrs_lab.write.middleware import Middleware, Policy, Receipt, checked_id, checked_time
 from cqrs_lab.write.sagas import Process, Saga
 from cqrs_lab.write.table_rules import Table
 
@@ -281,10 +285,49 @@ class Lab:
         Raises:
             InvalidTable: a column or a row breaks a rule; the first bad row is named.
         """
-        found = self._categories.get(category)
+        return append_table(self._store, self._category(category), table)
+
+    def record(
+        self,
+        stream: str,
+        events: Event | Iterable[Event],
+        *,
+        expected_version: int | None = None,
+        occurred_at: datetime | None = None,
+        correlation_id: UUID | str | None = None,
+        causation_id: UUID | str | None = None,
+    ) -> list[Recorded]:
+        """Append facts to one stream, without a command: all of them, or none. No decider is asked.
+
+        Args:
+            stream: such as "order/o-1", or the id alone.
+            events: what happened; one event, or several of one category.
+            expected_version: the version of the stream that the writer has seen, 0 for a new one; None: whatever it is.
+            occurred_at: when it happened, aware; now when None.
+            correlation_id: the story that it belongs to; none when None.
+            causation_id: id of what led to it.
+
+        Returns:
+            The events as they are recorded: position, stream, version, event and more.
+
+        Raises:
+            InvalidMessage: no event, or one that does not belong into that stream.
+            ConcurrencyError: the stream is at another version.
+        """
+        given = [events] if isinstance(events, Event) else list(events)
+        context = Context(
+            occurred_at=None if occurred_at is None else checked_time("occurred_at", occurred_at),
+            correlation_id=None if correlation_id is None else str(checked_id("correlation_id", correlation_id)),
+            causation_id=None if causation_id is None else str(checked_id("causation_id", causation_id)),
+        )
+        category, id = self._store.place_of(stream, given)
+        return self._store.append(category, id, given, expected_version=expected_version, context=context)
+
+    def _category(self, name: str) -> Category:
+        found = self._categories.get(name)
         if found is None:
-            raise DeclarationError(f"there is no category {category!r}; there are {', '.join(self._categories)}")
-        return append_table(self._store, found, table)
+            raise DeclarationError(f"there is no category {name!r}; there are {', '.join(self._categories)}")
+        return found
 
     # -- the log ---------------------------------------------------------------------------------------------------
 
@@ -300,7 +343,12 @@ class Lab:
         category: str | None = None,
         types: Iterable[str | type[Event]] | None = None,
         after: int = 0,
+        up_to: int | None = None,
+        from_version: int | None = None,
+        to_version: int | None = None,
         correlation_id: UUID | str | None = None,
+        limit: int | None = None,
+        descending: bool = False,
     ) -> Rows:
         """Return events of all categories in one shape, in order of position.
 
@@ -309,15 +357,60 @@ class Lab:
             category: only this category, such as "order".
             types: only these event types, names or classes.
             after: only positions above this one.
+            up_to: only positions up to this one.
+            from_version: only versions from this one on.
+            to_version: only versions up to this one.
             correlation_id: only this story.
+            limit: so many at most.
+            descending: the last one first.
 
         Returns:
-            Rows with position, stream, version, type, occurred_at, recorded_at, event_id, correlation_id,
-            causation_id and data (the fields as JSON).
+            Rows with position, stream, version, type, occurred_at, recorded_at, event_id, correlation_id, causation_id,
+            command_id and data (the fields as JSON; bytes in base64).
         """
-        return self._log.events(
-            stream=stream, category=category, types=types, after=after, correlation_id=correlation_id
+        return listed(
+            self._log,
+            stream=stream,
+            category=category,
+            types=types,
+            after=after,
+            up_to=up_to,
+            from_version=from_version,
+            to_version=to_version,
+            correlation_id=correlation_id,
+            limit=limit,
+            descending=descending,
         )
+
+    def subscribe(
+        self,
+        after: int = 0,
+        *,
+        category: str | None = None,
+        types: Iterable[type[Event]] | None = None,
+        timeout: float | None = None,
+    ) -> Subscription:
+        """Return an iterator over the events behind a position that waits for those to come.
+
+        Nothing is missed and nothing comes twice; whoever keeps the position of the last event goes on behind it. Each
+        subscription is for one thread; `stop()` ends it from any, and so does closing the lab.
+
+        Args:
+            after: the position to begin behind.
+            category: only this category, such as "order".
+            types: only these event classes.
+            timeout: seconds without a new event after which the iterator ends; None waits for ever.
+
+        Returns:
+            An iterator of recorded events: position, stream, version, event, occurred_at, recorded_at and more. A
+            context manager; left, it is stopped.
+
+        Raises:
+            DeclarationError: there is no such category.
+        """
+        declared = self._categories if category is None else {category: self._category(category)}
+        every = [event for one in declared.values() for event in one.events]
+        return Subscription(self._log, after, every if types is None else list(types), timeout)
 
     def trace(self, correlation_id: UUID | str) -> Trace:
         """Tell the story behind a correlation id: what was asked, what happened, what followed, what changed.

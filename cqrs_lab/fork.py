@@ -18,6 +18,7 @@ from cqrs_lab.messages import Event, Recorded
 from cqrs_lab.sql.names import names_events, quote
 from cqrs_lab.store.categories import Category, naive
 from cqrs_lab.store.database import Database
+from cqrs_lab.store.listing import listed
 from cqrs_lab.store.log import Log
 from cqrs_lab.write.batch import Context
 from cqrs_lab.write.event_store import EventStore
@@ -180,7 +181,7 @@ def _positions(log: Log, condition: str, params: Sequence[Any]) -> list[int]:
 
 def _dropped(log: Log, drop: Drop) -> Iterator[int]:
     if callable(drop):
-        for row in log.events().dicts():
+        for row in listed(log).dicts():
             if drop(row | {"data": json.loads(row["data"])}):
                 yield row["position"]
         return

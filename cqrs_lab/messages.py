@@ -128,7 +128,9 @@ def _check_storable(path: str, value: object, limits: tuple[int, int]) -> None:
 class Message(BaseModel):
     """Base of everything that has validated, frozen fields: commands, events, queries, values inside them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, ser_json_bytes="base64", val_json_bytes="base64"
+    )
 
     def __init__(self, **fields: Any) -> None:
         try:

@@ -22,6 +22,7 @@ from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.differences import columns_of
 from cqrs_lab.read.past import Past
 from cqrs_lab.sql.names import literal, quote
+from cqrs_lab.store.listing import listed
 from cqrs_lab.store.log import Log
 from cqrs_lab.store.rows import Rows
 
@@ -66,7 +67,7 @@ def trace(
         models: the read models whose rows are looked at.
         sagas: names of the sagas; their commands carry ids that begin with one.
     """
-    events = log.events(correlation_id=correlation_id).dicts()
+    events = listed(log, correlation_id=correlation_id).dicts()
     commands = log.database.execute(
         """SELECT command_id, type, coalesce(stream, ''), causation_id,
                   CASE WHEN first_position <= last_position THEN first_position END FROM commands

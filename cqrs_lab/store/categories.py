@@ -46,6 +46,7 @@ _SCALARS = {
     datetime: "TIMESTAMP",
     date: "DATE",
     UUID: "UUID",
+    bytes: "BLOB",
 }
 
 
@@ -78,7 +79,7 @@ def column_type(annotation: Any, metadata: Iterable[Any] = (), *, where: str = "
         return f"STRUCT({', '.join(inside)})"
     raise UnsupportedField(
         f"{where} is declared as {annotation!r}, which has no column type; use str, int, bool, float, Decimal, "
-        "datetime, date, UUID, a Literal or Enum of strings, a Value, or a list of these"
+        "datetime, date, UUID, bytes, a Literal or Enum of strings, a Value, or a list of these"
     )
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from cqrs_lab.errors import NotServed
 from cqrs_lab.store.categories import naive
+from cqrs_lab.store.listing import listed
 from cqrs_lab.store.log import Log
 from cqrs_lab.store.memory import letter_rows
 from cqrs_lab.store.move import Move, moving
@@ -74,7 +75,7 @@ class DeadLetters:
         before = self._run(
             "SELECT attempts FROM dead_letters WHERE lower(model) = ? AND position = ?", [name.lower(), position]
         )
-        kind = self._log.events(after=position - 1, positions=[position]).dicts()[0]["type"]
+        kind = listed(self._log, after=position - 1, positions=[position]).dicts()[0]["type"]
         said = f"{type(cause).__name__}: {cause}"[:500]
         attempts += before[0][0] if before else 0
         now = naive(datetime.now(UTC))
@@ -93,7 +94,7 @@ class DeadLetters:
         """Return what was set aside, with the events (see `Lab.dead_letters`)."""
         letters = letter_rows(self._log.database, 'model, position, error, attempts, "at"')
         positions = sorted({letter[1] for letter in letters})
-        events = {row["position"]: row for row in self._log.events(positions=positions).dicts()} if positions else {}
+        events = {row["position"]: row for row in listed(self._log, positions=positions).dicts()} if positions else {}
         told = [
             {
                 "model": model,

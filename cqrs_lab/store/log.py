@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
-from uuid import UUID
 
 from cqrs_lab.errors import DeclarationError
 from cqrs_lab.messages import INT64_MAX, Event, Recorded
@@ -28,7 +27,6 @@ from cqrs_lab.store.bounds import Bound, between
 from cqrs_lab.store.categories import ENVELOPE, Category, aware_value, naive
 from cqrs_lab.store.database import Database, Row
 from cqrs_lab.store.memory import memory_of
-from cqrs_lab.store.rows import Rows
 from cqrs_lab.store.tables import Tables
 
 APPEND = "append"  # the lock under which the log grows
@@ -201,60 +199,6 @@ class Log:
         sql = f"SELECT max(version) FROM {quote(table)} WHERE stream_no = ? AND position <= ?"
         return self.database.execute(sql, [stream_no, to])[0][0] or 0
 
-    def events(
-        self,
-        *,
-        stream: str | None = None,
-        category: str | None = None,
-        types: Iterable[str | type[Event]] | None = None,
-        after: int = 0,
-        correlation_id: UUID | str | None = None,
-        positions: Sequence[int] | None = None,
-    ) -> Rows:
-        """Return the log in one shape, in order of position.
-
-        Returns:
-            Rows with position, stream, version, type, occurred_at, recorded_at, event_id, correlation_id,
-            causation_id and data: the event's fields as JSON.
-        """
-        tables, head = self.heads.tables, self.head  # once: an append in between must not show in one table alone
-        if category is not None and category not in tables:
-            raise DeclarationError(f"there is no category {category!r}; there are {', '.join(tables) or 'none'}")
-        parts: list[str] = []
-        params: list[Any] = []
-        for name, columns in tables.items():
-            if category not in (None, name):
-                continue
-            where = ["position > ?", "position <= ?"]
-            params += [after, head]
-            if stream is not None:
-                where.append("stream_no = ?")
-                params.append(self.stream_no(stream) or 0)
-            if types is not None:
-                where.append("list_contains(?, type)")
-                params.append([t if isinstance(t, str) else t.__name__ for t in types])
-            if positions is not None:
-                where.append("position IN (SELECT unnest(CAST(? AS BIGINT[])))")
-                params.append(list(positions))
-            if correlation_id is not None:
-                where.append("correlation_id = ?")
-                params.append(str(correlation_id))
-            fields = ", ".join(f"{quote(c)} := {quote(c)}" for c in (*columns, *self.heads.personal.get(name, ())))
-            # A merge patch onto {} drops the fields that other event types have.
-            data = f"CAST(json_merge_patch('{{}}', to_json(struct_pack({fields}))) AS VARCHAR)"
-            parts.append(
-                f"SELECT position, stream_no, version, type, occurred_at, recorded_at, event_id, correlation_id, "
-                f"causation_id, {data} AS data FROM ({self._whole(name)}) WHERE {' AND '.join(where)}"
-            )
-        if not parts:
-            raise DeclarationError("the domain declares no categories, so there are no events to read")
-        return Rows(
-            self,
-            f"SELECT position, stream, version, type, occurred_at, recorded_at, event_id, correlation_id, "
-            f"causation_id, data FROM ({' UNION ALL '.join(parts)}) JOIN streams USING (stream_no) ORDER BY position",
-            params,
-        )
-
     def source(self, table: str, *, full: bool = False, strict: bool = True) -> str | None:
         """Return the SELECT that reads a table of events as the domain declares them now, None for the table itself.
 
@@ -274,11 +218,11 @@ class Log:
         versions = self.heads.versions.get(category.name, set())
         old = [(name, v) for name, v in versions if name in category.types and v != category.types[name].schema_version]
         if not old:
-            return self._whole(category.name, full) if category.personal else None
+            return self.whole(category.name, full) if category.personal else None
         if strict:
             category.check_versions(old)
         columns = self.heads.tables[category.name] | self.heads.personal.get(category.name, {})
-        return category.upcast(self._whole(category.name, full), columns, old)
+        return category.upcast(self.whole(category.name, full), columns, old)
 
     def meaning(self, table: str) -> str | None:
         """Return what tells how a table of events is read from how it was read by an earlier declaration.
@@ -329,7 +273,7 @@ class Log:
     def _named(self, table: str, full: bool) -> str:
         return f"{quote(self.database.catalog)}.main.{quote(table)}" if full else quote(table)
 
-    def _whole(self, name: str, full: bool = False) -> str:
+    def whole(self, name: str, full: bool = False) -> str:
         """The SELECT of one category's events as they are stored, with the personal fields that were not erased."""
         events = f"SELECT * FROM {self._named(f'{name}_events', full)}"
         if not self.heads.personal.get(name):

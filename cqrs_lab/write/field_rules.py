@@ -60,15 +60,16 @@ def shared(owners: Mapping[str, FieldInfo], column: str) -> Iterator[Rule]:
 def _constraints(x: str, annotation: Any, metadata: Sequence[Any], *, depth: int) -> Iterator[tuple[str, str]]:
     """The constraints of a value as (SQL condition over `x`, words); those inside a list or struct included."""
     kind, more, _ = unwrap(annotation)
+    size = f"{'octet_length' if kind is bytes else 'length'}({x})"
     for item in [*metadata, *more]:
         if _is_numeric_bound(item):
             attribute, sign = _COMPARISONS[type(item)]
             bound = getattr(item, attribute)
             yield f"{x} {sign} {bound}", f"is {sign} {bound}"
         elif isinstance(item, MinLen):
-            yield f"length({x}) >= {item.min_length}", f"has at least {item.min_length} characters or items"
+            yield f"{size} >= {item.min_length}", f"has at least {item.min_length} characters or items"
         elif isinstance(item, MaxLen):
-            yield f"length({x}) <= {item.max_length}", f"has at most {item.max_length} characters or items"
+            yield f"{size} <= {item.max_length}", f"has at most {item.max_length} characters or items"
         elif getattr(item, "pattern", None):
             yield f"regexp_matches({x}, {literals([item.pattern])})", f"matches {item.pattern}"
     origin = typing.get_origin(kind)
@@ -142,6 +143,8 @@ def convert(
         return x, []
     if kind is UUID and (is_text or source == pa.uuid()):
         return f"TRY_CAST({x} AS UUID)", [Rule(f"TRY_CAST({x} AS UUID) IS NOT NULL", "is a UUID")]
+    if kind is bytes and (pa.types.is_binary(plain) or pa.types.is_large_binary(plain)):
+        return f"CAST({x} AS BLOB)", []
     if target == "VARCHAR" and (is_text or (kind is str and source == pa.uuid())):
         return f"CAST({x} AS VARCHAR)", [Rule(f"NOT contains({x}, chr(0))", NO_NUL)]
     if typing.get_origin(kind) in (list, tuple) and _is_list(source):

@@ -129,16 +129,36 @@ def validated(envelope: Envelope, proceed: Proceed) -> Receipt:
     type(command)(**command.model_dump(warnings=False))
     for name in ("command_id", "correlation_id", "causation_id"):
         given = getattr(envelope, name)
-        if given is not None and not isinstance(given, (str, UUID)):
-            raise InvalidMessage(name, (f"{given!r} is neither a text nor a UUID",))
-        if isinstance(given, str) and not (0 < len(given) <= 500 and given.isprintable()):
-            raise InvalidMessage(name, (f"{given[:80]!r} is not 1 to 500 printable characters",))
+        if given is not None:
+            checked_id(name, given)
     if envelope.occurred_at is not None:
-        try:
-            utc(envelope.occurred_at)
-        except (ValueError, OverflowError, AttributeError) as error:
-            raise InvalidMessage("occurred_at", (str(error),)) from None
+        checked_time("occurred_at", envelope.occurred_at)
     return proceed(envelope)
+
+
+def checked_id(name: str, given: UUID | str) -> UUID | str:
+    """Return an id of a message, refusing what is none.
+
+    Raises:
+        InvalidMessage: names it.
+    """
+    if not isinstance(given, (str, UUID)):
+        raise InvalidMessage(name, (f"{given!r} is neither a text nor a UUID",))
+    if isinstance(given, str) and not (0 < len(given) <= 500 and given.isprintable()):
+        raise InvalidMessage(name, (f"{given[:80]!r} is not 1 to 500 printable characters",))
+    return given
+
+
+def checked_time(name: str, given: datetime) -> datetime:
+    """Return a time in UTC.
+
+    Raises:
+        InvalidMessage: it has no time zone, or is beyond the years 1 to 9999.
+    """
+    try:
+        return utc(given)
+    except (ValueError, AttributeError) as error:
+        raise InvalidMessage(name, (str(error),)) from None
 
 
 def authorized(policy: Policy) -> Middleware:

@@ -34,6 +34,8 @@ class Everything(Event):
     reference: UUID | None = None
     parts: tuple[Part, ...] = ()
     counts: tuple[int, ...] = ()
+    raw: bytes | None = None
+    pieces: tuple[bytes, ...] = ()
 
 
 class Touch(Command):
