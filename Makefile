@@ -54,8 +54,10 @@ newest: $(STAMP) ## Run agreement, package and first notebook again with the new
 	    $(NEWEST)/bin/python $(NBVAL) notebooks/00_start_here.ipynb; \
 	fi
 
-soak: $(STAMP) ## Try random read models for SECONDS (60), and tell what disagreed
+soak: $(STAMP) ## Try random read models, then random faults of each kind, for SECONDS (60) each, and tell what went wrong
 	$(PY) tests/properties/soak.py $(SECONDS) $(ARGS)
+	for kind in interrupts kills forks appends; do \
+	    echo "$$kind:" && $(PY) -W ignore tests/faults/soaking.py $$kind $(SECONDS) || exit 1; done
 
 lint: $(STAMP) ## Check style, types and the import contracts
 	$(PY) -m ruff check .

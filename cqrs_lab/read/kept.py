@@ -183,7 +183,8 @@ def keep(catalog: Catalog, model: Model, *, wanted: bool) -> None:
         if wanted and (there is None or not one.is_fit):
             one.build(catalog.log.head)
         elif not wanted and there is not None:
-            one.drop()
+            with catalog.log.database.lock(SERVINGS):  # an erasure drops it, too, and commits that later
+                one.drop()
 
 
 def follow(catalog: Catalog, model: Model, position: int) -> None:

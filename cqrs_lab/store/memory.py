@@ -191,6 +191,7 @@ class Memory:
     @contextmanager
     def erasing(self) -> Iterator[None]:
         """Wait until nothing is being built, and keep others from it. Comes before every other lock."""
+        self.database.check_open()  # in a forked process those who build are not there
         with self._builds:
             self._builds.wait_for(lambda: self._builders == 0)
             yield

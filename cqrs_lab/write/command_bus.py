@@ -103,6 +103,7 @@ class CommandBus:
         Args:
             causation_id: the event or command that led to it; the command itself when None.
         """
+        self.store.log.database.check_open()  # before anything else, for a forked process
         return self._handle(
             self._envelope(command, command_id, correlation_id, causation_id, occurred_at, expected_version, actor)
         )
@@ -117,6 +118,7 @@ class CommandBus:
         actor: str | None = None,
     ) -> list[Receipt]:
         """Carry out commands in their order, in one transaction: all of them, or none (see `Lab.send_many`)."""
+        self.store.log.database.check_open()
         ids: Sequence[UUID | str | None] = [None] * len(commands) if command_ids is None else command_ids
         if len(ids) != len(commands):
             raise InvalidMessage("command_ids", (f"there are {len(ids)} for {len(commands)} commands",))

@@ -148,6 +148,7 @@ class EventStore:
         Raises:
             InvalidMessage: no event, one that no category declares, or one about another thing.
         """
+        self._database.check_open()
         if not events:
             raise InvalidMessage(stream, ("there is no event to record",))
         for category in self.log.categories.values():

@@ -64,7 +64,6 @@ class GroupCommit:
         """
         if envelope.batch is not None:
             return proceed(envelope)
-        self._store.log.database.check_open()
         self._store.log.check_free()
         if self._store.log.is_appending:  # waiting for the lead would be waiting for itself
             raise DeclarationError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +31,14 @@ from support.people import (
 
 from cqrs_lab import Lab, Projection, ReadModel, open_shop
 from cqrs_lab.errors import ProjectionFailed, ReadOnlyStore, RebuildNeeded
-from cqrs_lab.shop import ChangeCustomerEmail, CustomerRegistered, RegisterCustomer, RenameCustomer, order_facts
+from cqrs_lab.shop import (
+    ChangeCustomerEmail,
+    CustomerRegistered,
+    RegisterCustomer,
+    RenameCustomer,
+    customer_contacts,
+    order_facts,
+)
 from cqrs_lab.store import wal
 
 
@@ -263,3 +271,29 @@ def test_no_read_model_keeps_somebody_from_being_forgotten(tmp_path: Path, way: 
         assert lab.forget("c-2") == 1  # what was wrong goes with her, and all are made again
         assert served.state == "ok" or served.rebuild()
         assert served.rows().fetchall()
+
+
+def test_histories_come_and_go_while_people_are_forgotten(tmp_path: Path) -> None:
+    """Keeping a history, ending that, and forgetting somebody at once get in nobody's way."""
+    with open_shop(tmp_path / "shop.duckdb") as lab:
+        served, failed, over = lab.serve(customer_contacts, keep_history=True), [], threading.Event()
+
+        def toggle() -> None:
+            try:
+                for number in range(10_000):
+                    if over.is_set():
+                        return
+                    lab.serve(customer_contacts, keep_history=bool(number % 2))
+            except Exception as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=toggle)
+        thread.start()
+        for number in range(40):
+            lab.send(RegisterCustomer(customer_id=f"c-{number}", name="Ann", email="a@b.org"))
+            assert lab.forget(f"c-{number}") == 1
+        over.set()
+        thread.join()
+        assert not failed, failed
+        lab.catch_up()
+        assert served.rows().fetchall() == lab.serve(customer_contacts, "view").rows().fetchall()

@@ -1,23 +1,14 @@
-"""Ctrl-C at random moments, for as long as one likes, while everything that changes a store is done.
+"""A shop in which everything that changes a store is done at random, and a look at whether it is whole.
 
-Use: python tests/faults/interrupting.py SECONDS [--seed N]
-
-After each call, interrupted or not: KeyboardInterrupt came and no other error, what memory says is what the tables say,
-and all servings agree at the position that they tell.
+What memory says must be what the tables say, positions have no holes, and all servings agree at the position that they
+tell.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import random
-import signal
 import sys
-import tempfile
-import threading
-import time
 from collections import Counter
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -48,12 +39,12 @@ class Wrong(AssertionError):
     """A store that an interrupt left wrong, with what was done before."""
 
 
-class Interrupting:
-    """A shop in which random things are done, and stopped.
+class Working:
+    """A shop in which random things are done.
 
     Args:
         path: of its store.
-        seed: of the choices; the moments of the interrupts are the machine's.
+        seed: of the choices.
     """
 
     def __init__(self, path: str, seed: int) -> None:
@@ -119,58 +110,14 @@ class Interrupting:
     CALLS = ("send", "send", "pay", "register", "batch", "table", "serve", "background", "catch_up", "catch_up",
              "rebuild", "refresh", "keep", "forget", "ask", "again")  # fmt: skip
 
-    # -- one step --------------------------------------------------------------------------------------------------
-
-    def step(self) -> None:
-        """Do one thing, interrupt it or not, and look at everything."""
+    def do_one(self) -> str:
+        """Do one thing; return its name."""
         name = self.rng.choice(self.CALLS)
-        outcome = self._interrupted(getattr(self, name), self.rng.choice([0.0005, 0.003, 0.01, 0.03, 0.1, 0.3]))
-        self.told[f"{name}: {outcome}"] += 1
-        try:
-            self._look()
-        except Exception as error:
-            raise Wrong(f"after {name} ({outcome}): {type(error).__name__}: {error}") from error
+        getattr(self, name)()
+        return name
 
-    def _interrupted(self, call: Callable[[], None], longest: float) -> str:
-        """Do something, with a Ctrl-C some time from now; say how it ended."""
-        came, is_over = threading.Event(), threading.Event()
-
-        def stop() -> None:
-            if not is_over.wait(self.rng.random() * longest):
-                came.set()
-                os.kill(os.getpid(), signal.SIGINT)
-
-        sender, dropped = threading.Thread(target=stop), []
-        outcome = "done"
-        # One that comes inside a callback of the garbage collector is printed and dropped by Python itself.
-        sys.unraisablehook = lambda told: dropped.append(told.exc_type is KeyboardInterrupt)
-        try:
-            sender.start()
-            call()
-        except KeyboardInterrupt:
-            outcome = "interrupted"
-        except Exception as error:
-            if type(error).__name__ != "RuleViolated":
-                raise Wrong(f"{type(error).__name__} in the place of KeyboardInterrupt: {error}") from error
-            outcome = "refused"
-        while True:
-            try:
-                is_over.set()
-                sender.join()
-                # One that was sent comes, if only now.
-                for _ in range(200):
-                    if not came.is_set() or outcome == "interrupted":
-                        break
-                    if any(dropped):
-                        return "dropped by Python"
-                    time.sleep(0.005)
-                else:
-                    raise Wrong(f"an interrupt was swallowed ({outcome})")
-                return outcome
-            except KeyboardInterrupt:
-                outcome = "interrupted"
-
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Assert that memory says what the tables say, and that all servings agree."""
         try:
             assert self.lab.head >= 0
         except StoreClosed:  # it was interrupted between close and open
@@ -191,31 +138,3 @@ class Interrupting:
                 assert rows == view, f"{served!r} has {rows}, as of there it is {view}; left over: {left}"
         states = {row["state"] for row in lab.lag().dicts()} - {"stopped: its thread does not run"}
         assert states <= {"ok"}, lab.lag().dicts()
-
-
-def soak(seconds: float, seed: int) -> Counter[str]:
-    """Go on for some time, with a new store every 400 steps; return how the calls ended."""
-    told: Counter[str] = Counter()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what goes on behind it without one
-    until, rng = time.monotonic() + seconds, random.Random(seed)
-    while time.monotonic() < until:
-        with tempfile.TemporaryDirectory() as folder:
-            one = Interrupting(str(Path(folder) / "shop.duckdb"), rng.randrange(10**9))
-            try:
-                for _ in range(400):
-                    if time.monotonic() > until:
-                        break
-                    one.step()
-            finally:
-                told += one.told
-                one.lab.close()
-    return told
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("seconds", type=float)
-    parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    counted = sorted(soak(asked.seconds, asked.seed).items())
-    sys.stdout.writelines(f"{times:6} {line}\n" for line, times in counted)
