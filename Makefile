@@ -21,7 +21,7 @@ SECONDS ?= 60
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test quick newest soak lint format notebooks bench bench-full lock clean
+.PHONY: help lab test quick newest soak mutants lint format notebooks bench bench-full lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ soak: $(STAMP) ## Try random read models, then random faults of each kind, for S
 	$(PY) tests/properties/soak.py $(SECONDS) $(ARGS)
 	for kind in interrupts kills forks appends; do \
 	    echo "$$kind:" && $(PY) -W ignore tests/faults/soaking.py $$kind $(SECONDS) || exit 1; done
+
+mutants: $(STAMP) ## Take each protection out on a copy and see a test fail, about an hour (ARGS="locks write/")
+	$(PY) tests/mutants.py $(ARGS)
 
 lint: $(STAMP) ## Check style, types and the import contracts
 	$(PY) -m ruff check .
