@@ -28,6 +28,7 @@ from cqrs_lab.read.queries import QueryBus, QueryMiddleware
 from cqrs_lab.read.served import Served, reach
 from cqrs_lab.read.servings import Servings
 from cqrs_lab.read.table import ServedAs
+from cqrs_lab.read.tables import answered, listed_tables
 from cqrs_lab.store.categories import Category
 from cqrs_lab.store.connect import MEMORY
 from cqrs_lab.store.copies import copy_to
@@ -41,11 +42,11 @@ from cqrs_lab.store.rows import Rows
 from cqrs_lab.store.subscription import Subscription
 from cqrs_lab.trace import Trace, trace
 from cqrs_lab.write.append_table import append_table
-from cqrs_lab.write.batch import Context
 from cqrs_lab.write.command_bus import CommandBus
 from cqrs_lab.write.decider import Decider, Service
 from cqrs_lab.write.event_store import EventStore
-from cqrs_lab.write.middleware import Middleware, Policy, Receipt, checked_id, checked_time
+from cqrs_lab.write.facts import record
+from cqrs_lab.write.middleware import Middleware, Policy, Receipt
 from cqrs_lab.write.sagas import Process, Saga
 from cqrs_lab.write.table_rules import Table
 
@@ -315,13 +316,7 @@ class Lab:
             ConcurrencyError: the stream is at another version.
         """
         given = [events] if isinstance(events, Event) else list(events)
-        context = Context(
-            occurred_at=None if occurred_at is None else checked_time("occurred_at", occurred_at),
-            correlation_id=None if correlation_id is None else str(checked_id("correlation_id", correlation_id)),
-            causation_id=None if causation_id is None else str(checked_id("causation_id", causation_id)),
-        )
-        category, id = self._store.place_of(stream, given)
-        return self._store.append(category, id, given, expected_version=expected_version, context=context)
+        return record(self._store, stream, given, expected_version, occurred_at, correlation_id, causation_id)
 
     def _category(self, name: str) -> Category:
         found = self._categories.get(name)
@@ -446,12 +441,13 @@ class Lab:
         refresh_every: int | timedelta | None = None,
         on_error: OnError | None = None,
         keep_history: bool | None = None,
+        rebuild: bool = False,
     ) -> Served:
         """Serve a read model: built up to the head when it is new, attached to when the store has it.
 
         Args:
-            model: a read model, declared in the domain or made now, or the name of one. A projection of one that is
-                built on others keeps these as projections, too.
+            model: a read model, declared in the domain or made now, or the name of one, also of one that was served in
+                this store before. A projection of one that is built on others keeps these as projections, too.
             as_: "view" runs the SELECT at every read; "materialized" keeps its rows until refresh(); "projection"
                 keeps its rows and moves them forward by the new events.
             mode: how a projection moves: "manual" at catch_up(), "inline" in the transaction of every append,
@@ -463,13 +459,37 @@ class Lab:
             keep_history: keep the past of a projection's rows, so that `as_of` a position or a time of recording looks
                 it up and folds some thousand events at most; False ends that, None leaves it. One that does not merge
                 keeps the past of those that it is built on. An inline projection's is moved on by catch_up().
+            rebuild: make the rows again when another SELECT made those that there are: for one that is being written,
+                in a cell that is run again.
 
         Raises:
             ReadModelRefused: the SELECT does not fit the log.
             ProjectionFailed: its rows do not fit its key.
             NotServed: there is no such mode.
         """
-        return self._servings.serve(model, as_, mode, refresh_every, on_error, keep_history)
+        return self._servings.serve(model, as_, mode, refresh_every, on_error, keep_history, rebuild=rebuild)
+
+    def sql(self, question: str, params: Sequence[Any] = ()) -> Rows:
+        """Return the answer to a SELECT over tables of events and read models, all of one moment.
+
+        A read model is read from its freshest serving, and through its SELECT where it has none.
+
+        Args:
+            params: a value for each ? in it.
+
+        Raises:
+            QueryFailed: DuckDB refused it, or it is not one SELECT.
+        """
+        return answered(self._servings.running, question, params)
+
+    def tables(self) -> Rows:
+        """Return what `sql` can ask: the tables of events and the read models.
+
+        Returns:
+            Rows with name, holds (what it holds, in a few words), served_as (how a read model is served) and columns
+            (with their types).
+        """
+        return listed_tables(self._servings.running)
 
     def catch_up(self) -> int:
         """Let every saga react to what is new, move every projection to the head, and return the head."""
@@ -607,20 +627,28 @@ class Lab:
         """
         return history(self._catalog, model, key, limit, since)
 
-    def diff(self, model: Model | str, a: int | Moment | Past | Lab, b: int | Moment | Past | Lab) -> Rows:
+    def diff(
+        self, model: Model | str, a: int | Moment | Past | Lab, b: int | Moment | Past | Lab, *, by: str | None = None
+    ) -> Rows:
         """Return what is different in a read model between two moments, or between two worlds.
 
         Args:
-            a: a position, a time (of recording; a date means its end in UTC), a past that `as_of` gave, also of another
-                lab, or a lab, such as a fork, which stands for all that it holds.
+            a: a position, a time (a date means its end in UTC), a past that `as_of` gave, also of another lab, or a
+                lab, such as a fork, which stands for all that it holds.
             b: likewise.
+            by: what a time is a time of: "recorded", when the store learnt of it, or "occurred", when it happened.
+                None: "recorded", and refused where that hides what happened in between.
 
         Returns:
             Rows with change ("added", "removed" or "changed"), the key, before and after (the whole row, empty where
             there is none), of the rows that differ, ordered by key.
+
+        Raises:
+            InvalidMoment: a time that cannot be placed; or nothing was recorded between two times, and something
+                happened: an import is recorded when it is made.
         """
         one, other = (m.as_of(position=m.head) if isinstance(m, Lab) else m for m in (a, b))
-        return diff(model, one, other, self._catalog)
+        return diff(model, one, other, self._catalog, by)
 
     def fork(
         self,

@@ -92,12 +92,19 @@ class Catalog:
         self._types.clear()
         return model
 
-    def find(self, model: Model | str) -> Model:
-        """Return the read model of that name."""
+    def find(self, model: Model | str, *, stored: bool = False) -> Model:
+        """Return the read model of that name.
+
+        Args:
+            stored: take in one that the store knows because it was served before.
+        """
         if not isinstance(model, str):
             return model if self.models.get(model.name.lower()) == model else self.declare(model)
         found = self.models.get(model.lower())
         if found is None:
+            self._look()
+            if stored and model.lower() in self._strangers:
+                return self.declare(self._strangers[model.lower()])
             known = ", ".join(m.name for m in self.models.values()) or "none"
             raise UnknownReadModel(f"no read model is called {model!r}; there are {known}")
         return found
@@ -121,6 +128,10 @@ class Catalog:
         return table.lower() in names or any(
             self.reads(self.models[name], table) for name in names if name in self.models
         )
+
+    def tables_of(self, model: Model) -> list[str]:
+        """Return the tables of events that the rows of a read model follow from."""
+        return [table for table in self._tables() if self.reads(model, table)]
 
     def mentioned(self, sql: str) -> Iterator[Model]:
         """Yield the read models whose names occur in a text."""

@@ -128,14 +128,24 @@ def as_of(
     return Past(catalog, last, None if occurred is None else moment(occurred, "occurred"))
 
 
-def diff(model: Model | str, before: int | Moment | Past, after: int | Moment | Past, default: Catalog) -> Rows:
+def diff(
+    model: Model | str,
+    before: int | Moment | Past,
+    after: int | Moment | Past,
+    default: Catalog,
+    by: str | None = None,
+) -> Rows:
     """Return what is different between two moments (see `Lab.diff`).
 
     Args:
         default: the catalogue of the lab that positions and times belong to.
     """
-    one, other = _past(before, default), _past(after, default)
+    if by not in (None, "recorded", "occurred"):
+        raise InvalidMoment(f"by={by!r} is not what a time is of: it is 'recorded' or 'occurred'")
+    one, other = _past(before, default, by), _past(after, default, by)
     found = default.find(model)
+    if by is None and isinstance(before, date) and isinstance(after, date) and one.position == other.position:
+        _check_not_hidden(default, found, before, after)
     database, texts = default.log.database, []
     columns = columns_of(database, found.expanded(default.known, default.log.source))
     with ExitStack() as stack:
@@ -151,9 +161,26 @@ def diff(model: Model | str, before: int | Moment | Past, after: int | Moment | 
     return Rows.of(default.log, table.remove_column(1 + len(found.keys)))
 
 
-def _past(value: int | Moment | Past, catalog: Catalog) -> Past:
+def _past(value: int | Moment | Past, catalog: Catalog, by: str | None) -> Past:
     if isinstance(value, Past):
         return value
     if isinstance(value, (datetime, date)):
-        return as_of(catalog, recorded=value)
+        return as_of(catalog, occurred=value) if by == "occurred" else as_of(catalog, recorded=value)
     return as_of(catalog, position=value)
+
+
+def _check_not_hidden(catalog: Catalog, model: Model, before: Moment, after: Moment) -> None:
+    """Refuse two times between which events happened that were all recorded at another time.
+
+    Raises:
+        InvalidMoment: says what to write.
+    """
+    first, last = sorted(naive(moment(time, "time")) for time in (before, after))
+    for table in catalog.tables_of(model):
+        events = catalog.log.window(table)
+        between = f"SELECT 1 FROM ({events}) WHERE occurred_at > ? AND occurred_at <= ? LIMIT 1"
+        if catalog.log.database.execute(between, [first, last]):
+            raise InvalidMoment(
+                f"nothing was recorded between {before} and {after}, while events of {table} happened then: an import "
+                "is recorded when it is made. Say by='occurred' for what happened, or by='recorded' for what was learnt"
+            )

@@ -57,7 +57,7 @@ class Served:
     def where(self, **equals: Any) -> Rows:
         """Return the rows whose columns equal the given values (None: is empty), ordered by key."""
         condition, params = self._catalog.conditions(self.model, equals)
-        return Rows(self._log, f"{self._select()} WHERE {condition} ORDER BY {self._order()}", params)
+        return Rows(self._log, f"{self.select()} WHERE {condition} ORDER BY {self._order()}", params)
 
     def sql(self, question: str, params: Sequence[Any] = ()) -> Rows:
         """Return the answer to a SELECT that names this read model.
@@ -70,15 +70,15 @@ class Served:
         Raises:
             QueryFailed: DuckDB refused it, or it is not one SELECT.
         """
-        views = {self.model.name: self._select()}
+        views = {self.model.name: self.select()}
         for model in self._catalog.mentioned(question):
             if model.name != self.model.name:
-                views[model.name] = freshest(self.running, model)._select()
+                views[model.name] = freshest(self.running, model).select()
         return Rows(self._log, question, [as_stored(value) for value in params], views=views)
 
     def rows(self) -> Rows:
         """Return all rows, ordered by key."""
-        return Rows(self._log, f"{self._select()} ORDER BY {self._order()}")
+        return Rows(self._log, f"{self.select()} ORDER BY {self._order()}")
 
     def pl(self) -> polars.DataFrame:
         """Return all rows as a Polars frame, ordered by key."""
@@ -109,7 +109,9 @@ class Served:
 
     @property
     def state(self) -> str:
-        """Whether the rows are usable: "ok", or "rebuild needed" when another SELECT made them."""
+        """Whether the rows are usable: "ok", or "rebuild needed" when another SELECT made them; a view keeps none."""
+        if self.as_ == "view":
+            return "ok"
         found = self._catalog.checkpoint(self.model, self.as_)
         return "ok" if found is None or found.fingerprint == self._catalog.fingerprint(self.model) else "rebuild needed"
 
@@ -205,10 +207,12 @@ class Served:
     # -- making ----------------------------------------------------------------------------------------------------
 
     def make(self) -> None:
-        """Build the serving when it is not there yet."""
+        """Build the serving when it is not there yet; a view is made again when it has another text."""
+        if self.as_ == "view" and not self.stored.is_fit and not self._log.database.read_only:
+            self.rebuild()
         if self._catalog.checkpoint(self.model, self.as_) is None:
-            if self.as_ == "view" and self._log.database.read_only:
-                return  # a view needs nothing stored: its text is asked instead
+            if self.as_ == "view":
+                return  # read-only: a view needs nothing stored: its text is asked instead
             if isinstance(self.model, Projection) and self.model.side_effect:
                 with self.stored.moving_to(self._log.head):
                     return  # what happened before has had its effects
@@ -232,7 +236,8 @@ class Served:
 
     # -- text ------------------------------------------------------------------------------------------------------
 
-    def _select(self) -> str:
+    def select(self) -> str:
+        """Return the SELECT of its rows."""
         self._check_fresh_text()
         if not self._columns:
             raise NotServed(f"{self.model.name} is there for its side effects and has no rows to read")
@@ -245,7 +250,7 @@ class Served:
         return f"SELECT {columns} FROM {source}"
 
     def _select_by_key(self) -> str:
-        return f"{self._select()} WHERE {' AND '.join(f'{quote(key)} = ?' for key in self.model.keys)}"
+        return f"{self.select()} WHERE {' AND '.join(f'{quote(key)} = ?' for key in self.model.keys)}"
 
     def _order(self) -> str:
         return ", ".join(map(quote, self.model.keys))

@@ -47,12 +47,14 @@ class Servings:
         refresh_every: int | timedelta | None = None,
         on_error: OnError | None = None,
         keep_history: bool | None = None,
+        *,
+        rebuild: bool = False,
     ) -> Served:
         """Build a serving up to the head when it is new, attach to it when it is there (see `Lab.serve`)."""
         if as_ not in WAYS:
             raise NotServed(f"a read model is served as {', '.join(WAYS)}, not as {as_!r}")
         wanted = mode_of(mode, as_, refresh_every)
-        found = self.catalog.find(model)
+        found = self.catalog.find(model, stored=True)
         if isinstance(found, Projection):
             found.check_served(as_, wanted)
         if keep_history and as_ != "projection":
@@ -64,11 +66,13 @@ class Servings:
                 self.catalog.dead.tell(found.name, on_error)
             there = self.catalog.checkpoint(found, as_)
             served = Served(self.running, found, as_, wanted or (there.mode if there else "manual"))
-            if there is None:
+            if there is None or as_ == "view":
                 served.make()
             elif there.mode != served.mode:
                 with self._log.database.lock(SERVINGS):
                     served.stored.write_mode()
+            if rebuild and served.state != "ok":
+                served.rebuild()
             if as_ in STORED and self._fitted.get((found.id, as_)) is not found and not self._log.database.read_only:
                 with self._log.database.lock(SERVINGS):
                     if served.stored.is_fit:  # a rebuild makes them, too

@@ -21,7 +21,6 @@ from cqrs_lab.errors import (
     ConcurrencyError,
     ConstraintViolated,
     DeclarationError,
-    InvalidMessage,
     QueryError,
     ReadOnlyStore,
 )
@@ -138,34 +137,6 @@ class EventStore:
             done = Remembered(context.digest, number, story, first, batch.position, tuple(recorded))
             add_command(batch, context, done)
         return recorded
-
-    def place_of(self, stream: str, events: Sequence[Event]) -> tuple[Category, str]:
-        """Return the category and the id of the stream that facts belong to.
-
-        Args:
-            stream: its name, such as "order/o-1", or the id alone.
-
-        Raises:
-            InvalidMessage: no event, one that no category declares, or one about another thing.
-        """
-        self._database.check_open()
-        if not events:
-            raise InvalidMessage(stream, ("there is no event to record",))
-        for category in self.log.categories.values():
-            if all(category.types.get(type(event).__name__) is type(event) for event in events):
-                break
-        else:
-            names = ", ".join(dict.fromkeys(type(event).__name__ for event in events))
-            raise InvalidMessage(
-                stream, (f"no category declares {names}; there are {', '.join(self.log.categories) or 'none'}",)
-            )
-        for event in events:
-            type(event)(**dict(event))  # one made by model_construct was not checked
-        about = {getattr(event, category.key) for event in events}
-        id = next(iter(about))
-        if len(about) > 1 or stream not in (id, category.stream(id)):
-            raise InvalidMessage(stream, (f"the events are about {', '.join(map(repr, sorted(about)))}",))
-        return category, id
 
     def seen(self, category: Category, id: str, batch: Batch | None = None) -> Seen:
         """Return a stream's number and version."""

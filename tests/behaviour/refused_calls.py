@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, ClassVar
 
 from support import append
@@ -370,6 +370,20 @@ AT_ONCE = (
 
 # What is refused on the way, or by what is served already.
 CALLS = (
+    Call(
+        errors.InvalidMoment,
+        "by='then' is not what a time is of: it is 'recorded' or 'occurred'",
+        lambda lab: lab.diff(order_facts, 1, 2, by="then"),
+    ),
+    Call(
+        errors.InvalidMoment,
+        "nothing was recorded between 1990-01-01 and 1990-01-03, while events of order_events happened then: an import "
+        "is recorded when it is made. Say by='occurred' for what happened, or by='recorded' for what was learnt",
+        lambda lab: (
+            lab.record("o-1", OrderPaid(order_id="o-1", amount=5), occurred_at=datetime(1990, 1, 2, tzinfo=UTC)),
+            lab.diff(order_facts, date(1990, 1, 1), date(1990, 1, 3)),
+        ),
+    ),
     Call(errors.NotServed, _NO_SELECT, lambda lab: lab.as_of(position=0).rows(lab.serve(by_hand()).model)),
     Call(errors.NotServed, _NO_SELECT, lambda lab: lab.history(lab.serve(by_hand()).model, "o-1")),
     Call(

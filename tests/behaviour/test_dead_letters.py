@@ -253,8 +253,8 @@ def test_a_mended_select_is_made_anew_with_them() -> None:
             assert served.state == "rebuild needed"
             assert lab.retry_dead_letters() == back
             assert (served.state, dead_of(lab, "merged")) == ("ok", left)
-            assert_same(lab, served._select(), sound(served.model, left, 5))
-        assert_same(lab, served._select(), lab.as_of(position=5)._text(served.model))
+            assert_same(lab, served.select(), sound(served.model, left, 5))
+        assert_same(lab, served.select(), lab.as_of(position=5)._text(served.model))
 
 
 def test_other_handlers_make_all_rows_anew_with_them() -> None:

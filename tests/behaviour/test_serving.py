@@ -194,6 +194,9 @@ def test_a_changed_select_asks_for_a_rebuild():
         for as_ in WAYS:
             lab.serve(old, as_=as_)
             served = lab.serve(new, as_=as_)
+            if as_ == "view":  # which keeps nothing that could be another's
+                assert served.get("o-1") == {"order_id": "o-1", "m": 10}
+                continue
             assert served.state == "rebuild needed"
             for ask in (lambda s=served: s.get("o-1"), lambda s=served: s.rows(), lambda s=served: s.sql("FROM mine")):
                 with pytest.raises(RebuildNeeded):
@@ -381,7 +384,7 @@ def test_rows_are_looked_up_through_the_indexes_that_are_declared(as_: str, tmp_
         )
         served = lab.serve(mine, as_=as_)
         assert indexes(lab) == expected
-        asked = served._log.database.execute("EXPLAIN ANALYZE " + served._select() + " WHERE customer_id = 'c-7'")
+        asked = served._log.database.execute("EXPLAIN ANALYZE " + served.select() + " WHERE customer_id = 'c-7'")
         assert "Index Scan" in asked[0][1]
         assert len(served.where(customer_id="c-7")) == 100
         append(lab, [(OrderPlaced(order_id="o-8", customer_id="c-9", total="1.00"), 0), (OrderPaid(order_id="o-7"), 1)])

@@ -111,13 +111,13 @@ def test_every_serving_agrees_for_random_histories_and_cuts(model, history, cuts
         append(lab, history[len(history) // 3 :])
         for cut in sorted(cuts):
             moved.catch_up(to=cut)
-            assert_same(lab, moved._select(), lab.as_of(position=moved.position)._text(model))
+            assert_same(lab, moved.select(), lab.as_of(position=moved.position)._text(model))
         lab.catch_up()
         kept.refresh()
         for serving in (kept, moved):
             assert serving.position == lab.head
-            assert_same(lab, view._select(), serving._select())
-        assert_same(lab, view._select(), lab.as_of(position=lab.head)._text(model))
+            assert_same(lab, view.select(), serving.select())
+        assert_same(lab, view.select(), lab.as_of(position=lab.head)._text(model))
         before = view.rows().fetchall()
         moved.rebuild()
         assert moved.rows().fetchall() == before
@@ -303,7 +303,7 @@ class Shop(RuleBasedStateMachine):
         served = self.lab.serve(model)
         self.lab.catch_up()
         assert served.state == "ok"
-        assert_same(self.lab, served._select(), self.lab.serve(model, as_="view")._select())
+        assert_same(self.lab, served.select(), self.lab.serve(model, as_="view").select())
 
     @rule(data=st.data())
     def ask_the_past(self, data):
@@ -324,7 +324,7 @@ class Shop(RuleBasedStateMachine):
     def stored_rows_are_those_of_their_position(self):
         for served in self.lab._servings.served():
             past = self.lab.as_of(position=served.position)
-            assert_same(self.lab, served._select(), past._text(served.model))
+            assert_same(self.lab, served.select(), past._text(served.model))
 
     def teardown(self):
         self.close_the_other()

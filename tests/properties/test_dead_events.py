@@ -45,7 +45,7 @@ def test_rows_are_those_of_the_events_that_are_not_dead(
             expected = sound(merged if kind == "python" else kind, poison, position)
             if kind == "python":
                 expected = f"SELECT * REPLACE (number::BIGINT AS number) FROM ({expected})"
-            assert_same(lab, served._select(), expected)
+            assert_same(lab, served.select(), expected)
         assert position == lab.head
         before = served.rows().fetchall()
         served.rebuild()
@@ -66,7 +66,7 @@ def test_what_is_built_on_rows_without_dead_events_follows_them(numbers: list[st
             dead = [place for place, number in enumerate(numbers[: served.position], 1) if number in "xy"]
             assert dead_of(lab, "merged") == dead
             expected = above.bound(lambda place, dead=dead: sound(merged, dead, served.position))
-            assert_same(lab, served._select(), expected)
+            assert_same(lab, served.select(), expected)
         before = served.rows().fetchall()
         served.rebuild()
         assert served.rows().fetchall() == before

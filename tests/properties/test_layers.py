@@ -46,12 +46,12 @@ def test_layers_tell_their_position(steps: list[Any], data: st.DataObject) -> No
                     served.catch_up(to=None if how == "catch up" else data.draw(st.integers(0, lab.head)))
             for served in lab._servings.served():
                 then = lab.as_of(position=served.position)
-                assert_same(lab, served._select(), then._text(served.model))
+                assert_same(lab, served.select(), then._text(served.model))
         for model in MODELS:
             lab.serve(model)
         lab.catch_up()
         for model in MODELS:
-            assert_same(lab, lab.serve(model)._select(), lab.serve(model, "view")._select())
+            assert_same(lab, lab.serve(model).select(), lab.serve(model, "view").select())
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +197,7 @@ def test_random_layers_agree(models: list[ReadModel], history: list[Any], data: 
                 lab.serve(model).catch_up(to=data.draw(st.integers(0, lab.head)))
             for served in lab._servings.served():
                 then = lab.as_of(position=served.position)
-                assert_same(lab, served._select(), then._text(served.model))
+                assert_same(lab, served.select(), then._text(served.model))
             past = past or lab.head
         for model in models:
             lab.serve(model), lab.serve(model, "materialized").refresh()
@@ -206,8 +206,8 @@ def test_random_layers_agree(models: list[ReadModel], history: list[Any], data: 
             append(young, history[0])
             for model in models:
                 young._catalog.declare(model)
-                view = lab.serve(model, "view")._select()
-                assert_same(lab, lab.serve(model)._select(), view)
-                assert_same(lab, lab.serve(model, "materialized")._select(), view)
+                view = lab.serve(model, "view").select()
+                assert_same(lab, lab.serve(model).select(), view)
+                assert_same(lab, lab.serve(model, "materialized").select(), view)
                 assert_same(lab, lab.as_of(position=lab.head)._text(model), view)
                 assert lab.as_of(position=past).rows(model).fetchall() == young.serve(model, "view").rows().fetchall()

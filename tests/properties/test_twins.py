@@ -32,7 +32,7 @@ def test_a_twin_in_python_agrees_with_the_select(
         append(lab, history)
 
         def agree() -> None:
-            rows = f"SELECT * REPLACE (version::INTEGER AS version) FROM ({served._select()})"
+            rows = f"SELECT * REPLACE (version::INTEGER AS version) FROM ({served.select()})"
             assert_same(lab, rows, lab.as_of(position=served.position)._text(facts))
 
         for cut in sorted(cuts):

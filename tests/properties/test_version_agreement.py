@@ -51,7 +51,7 @@ def test_a_projection_moves_across_the_versions(one: list, two: list, three: lis
             for cut in [*sorted(cuts), lab.head]:
                 for served in moving:
                     served.catch_up(to=cut)
-                    assert_same(lab, served._select(), lab.as_of(position=served.position)._text(served.model))
+                    assert_same(lab, served.select(), lab.as_of(position=served.position)._text(served.model))
                     then = plain.as_of(position=served.position).rows(served.model).fetchall()
                     assert served.rows().fetchall() == then
 

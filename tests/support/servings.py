@@ -35,4 +35,4 @@ def assert_whole(lab: Lab, *models: ReadModel) -> None:
         served = lab.serve(model)
         assert served.position == lab.head
         text = f"SELECT * FROM ({model.expanded(lab._catalog.models, lab._log.source)})"
-        assert_same(lab, served._select(), text)
+        assert_same(lab, served.select(), text)
