@@ -108,6 +108,9 @@ class Lab:
             self._release()
             raise
 
+    report: Any = None
+    """What an import said of the data, where one made this lab."""
+
     # -- the write side --------------------------------------------------------------------------------------------
 
     def send(
@@ -376,6 +379,14 @@ class Lab:
             limit=limit,
             descending=descending,
         )
+
+    def events_table(self, category: str) -> Rows:
+        """Return the events of a category as they are stored, in order: the envelope, and a column for each field.
+
+        Raises:
+            DeclarationError: there is no such category.
+        """
+        return Rows(self._log, f"{self._log.window(self._category(category).table)} ORDER BY position")
 
     def subscribe(
         self,

@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 from cqrs_lab.errors import DeclarationError, UnknownEventType, UnsupportedField
 from cqrs_lab.messages import PERSONAL, Event, decimal_limits, from_log, refused, unwrap, utc
-from cqrs_lab.sql.names import check_name, quote
+from cqrs_lab.sql.names import check_name, literal, quote
 from cqrs_lab.sql.parse import not_of_one_row
 
 ENVELOPE = {
@@ -171,7 +171,7 @@ class Category:
         oldest = {name: version for name, version in sorted(versions, reverse=True) if name in self.types}
         for name, first in sorted(oldest.items()):
             for version in range(first, self.types[name].schema_version):
-                this = f"type = '{name}' AND schema_version = {version}"
+                this = f"type = {literal(name)} AND schema_version = {version}"
                 upcast = self.types[name].upcasts[version]
                 cases = [f"CASE WHEN {this} THEN {version + 1}::SMALLINT ELSE schema_version END AS schema_version"]
                 added = ""

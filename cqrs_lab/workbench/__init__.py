@@ -3,6 +3,7 @@
 from cqrs_lab.workbench.data.draws import digest
 from cqrs_lab.workbench.data.generated import Generated, deliveries, generate, tables
 from cqrs_lab.workbench.data.importers import OlistReport, events_from_milestones, load_olist
+from cqrs_lab.workbench.data.logs import LogReport, open_log
 from cqrs_lab.workbench.data.workload import Workload
 from cqrs_lab.workbench.measure.advice import Advice, advice_widget, advise, load_costs
 from cqrs_lab.workbench.measure.costs import time_steps
@@ -25,6 +26,7 @@ __all__ = [
     "Crossover",
     "Driven",
     "Generated",
+    "LogReport",
     "OlistReport",
     "TimeMachine",
     "Workload",
@@ -44,6 +46,7 @@ __all__ = [
     "generate",
     "load_costs",
     "load_olist",
+    "open_log",
     "poll",
     "recorded_measurements",
     "recorded_on",

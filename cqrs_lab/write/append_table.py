@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from cqrs_lab.errors import InvalidTable
 from cqrs_lab.messages import utc
-from cqrs_lab.sql.names import quote
+from cqrs_lab.sql.names import literal, quote
 from cqrs_lab.store.categories import ENVELOPE, Category, naive
 from cqrs_lab.write import table_rules
 from cqrs_lab.write.batch import Batch
@@ -148,7 +148,7 @@ def _insert_table(
     versions = {event.schema_version for event in category.types.values()}
     schema_version = str(versions.pop())
     if versions:
-        cases = (f"WHEN '{name}' THEN {event.schema_version}" for name, event in category.types.items())
+        cases = (f"WHEN {literal(name)} THEN {event.schema_version}" for name, event in category.types.items())
         schema_version = f"CASE type {' '.join(cases)} END"
     # One random half for the batch, the position for the other: unique without a random number for every row.
     high = store.new_id().int >> 64 << 64 | 1 << 63

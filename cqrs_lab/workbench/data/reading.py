@@ -142,7 +142,7 @@ def as_frame(table: AnyTable, numbers: set[str]) -> tuple[pl.DataFrame, str | No
             if path.suffix.lower() != ".csv":
                 return pl.read_parquet(path).with_row_index(LINE, 1), path.name
             frame = _read_csv(path)
-            return frame.with_columns(_exact(frame[name]) for name in numbers.intersection(frame.columns)), path.name
+            return frame.with_columns(exact(frame[name]) for name in numbers.intersection(frame.columns)), path.name
         if isinstance(table, (pl.DataFrame, pd.DataFrame, pa.Table)):
             if isinstance(table, pd.DataFrame):
                 table = pa.Table.from_pandas(table, preserve_index=False)
@@ -152,7 +152,7 @@ def as_frame(table: AnyTable, numbers: set[str]) -> tuple[pl.DataFrame, str | No
     fail(f"a {type(table).__name__} is not a table; give Polars, pandas, Arrow, or the path of a CSV or Parquet file")
 
 
-def _exact(text: pl.Series) -> pl.Series:
+def exact(text: pl.Series) -> pl.Series:
     """Return a column of plain numbers as exact ones, any other as it is: 007 is a name."""
     given = text.drop_nulls()
     if given.is_empty() or not given.str.contains(r"^-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,9})?$").all():
