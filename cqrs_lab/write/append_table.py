@@ -21,7 +21,9 @@ from cqrs_lab.write.batch import Batch
 from cqrs_lab.write.event_store import EventStore
 
 _FEW = 32  # events of which memory keeps what they hold
-_AHEAD = timedelta(days=1)  # that another clock may be ahead of ours; what is recorded later dates all that follows
+# How far ahead something may have been recorded: a made-up workload may lie in next year. What is recorded later than
+# all else dates all that follows.
+_AHEAD = timedelta(days=3 * 366)
 
 
 def append_table(store: EventStore, category: Category, table: table_rules.Table) -> int:
@@ -83,7 +85,7 @@ def _check_recorded(store: EventStore, arrow: pa.Table) -> datetime:
     if last > latest:
         row = int(np.flatnonzero(micros[1:] > _micros(naive(latest)))[0]) + 1
         raise InvalidTable(
-            f"row {row}: recorded_at {times[row - 1].as_py()} is in the future, and no later event could be recorded "
+            f"row {row}: recorded_at {times[row - 1].as_py()} is far in the future, and no later event could be recorded "
             "before it. Leave the column out to have them recorded now; nothing of the table was stored",
             row=row,
             column="recorded_at",
