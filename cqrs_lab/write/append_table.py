@@ -85,8 +85,8 @@ def _check_recorded(store: EventStore, arrow: pa.Table) -> datetime:
     if last > latest:
         row = int(np.flatnonzero(micros[1:] > _micros(naive(latest)))[0]) + 1
         raise InvalidTable(
-            f"row {row}: recorded_at {times[row - 1].as_py()} is far in the future, and no later event could be recorded "
-            "before it. Leave the column out to have them recorded now; nothing of the table was stored",
+            f"row {row}: recorded_at {times[row - 1].as_py()} is far in the future, and no later event could be "
+            "recorded before it. Leave the column out to have them recorded now; nothing of the table was stored",
             row=row,
             column="recorded_at",
         )

@@ -292,7 +292,7 @@ def test_the_code_in_the_readme_runs(tmp_path, monkeypatch):
         "orders": pl.DataFrame({"order_id": ["x-1"], "ordered_at": moment, "paid_at": moment, "shipped_at": moment})
     }
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         exec(block, names)
     with names["lab"] as lab:
