@@ -97,7 +97,7 @@ def _packages(*, extra: str | None = None, only: str | None = None) -> str:
     """Compare what is installed with what the package's own metadata asks for."""
     seen, wrong = [], []
     for line in importlib.metadata.requires("cqrs-lab") or ():
-        found = re.match(r"([\w.-]+)>=([\d.]+)\s*(?:;\s*extra\s*==\s*['\"](\w+)['\"])?", line)
+        found = re.match(r"([\w.-]+)>=([\d.]+)\s*(?:;.*?extra\s*==\s*['\"](\w+)['\"])?", line)
         if found is None or found[3] != extra or (only is not None and found[1] != only):
             continue
         name, floor = found[1], found[2]
