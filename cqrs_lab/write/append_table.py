@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cqrs_lab.errors import InvalidTable
-from cqrs_lab.messages import utc
 from cqrs_lab.sql.names import literal, quote
 from cqrs_lab.store.categories import ENVELOPE, Category, naive
 from cqrs_lab.write import table_rules
@@ -48,7 +47,7 @@ def append_table(store: EventStore, category: Category, table: table_rules.Table
             return store.log.head
         with store.appending() as batch:
             if "recorded_at" in plan.columns:
-                batch.recorded_at = _check_recorded(store, arrow)
+                batch.recorded_at = _check_recorded(store, arrow, batch.recorded_at)
             first = batch.position
             numbered = _number(store, category, arrow, batch)
             with store.log.database.registered(numbered, "_numbered") as events:
@@ -66,8 +65,8 @@ def append_table(store: EventStore, category: Category, table: table_rules.Table
     return store.log.head
 
 
-def _check_recorded(store: EventStore, arrow: pa.Table) -> datetime:
-    """Return the last recorded_at of a table, refusing one that ever goes back."""
+def _check_recorded(store: EventStore, arrow: pa.Table, now: datetime) -> datetime:
+    """Return the last recorded_at of a table, refusing one that ever goes back, or lies far ahead."""
     times = arrow["recorded_at"].combine_chunks().cast(pa.timestamp("us", "UTC"))
     micros = np.concatenate(([_micros(store.log.heads.recorded_at)], times.cast(pa.int64()).to_numpy()))
     back = np.flatnonzero(micros[1:] < micros[:-1])
@@ -81,7 +80,7 @@ def _check_recorded(store: EventStore, arrow: pa.Table) -> datetime:
             column="recorded_at",
         )
     last: datetime = times[-1].as_py()
-    latest = utc(store.clock()) + _AHEAD
+    latest = now + _AHEAD
     if last > latest:
         row = int(np.flatnonzero(micros[1:] > _micros(naive(latest)))[0]) + 1
         raise InvalidTable(
