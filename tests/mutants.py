@@ -229,7 +229,7 @@ def fate(site: Site, copy: Path, known: dict[str, list[str]]) -> str:
         path.write_bytes(whole[: site.start] + site.instead.encode() + whole[site.end :])
         names = chosen or {"rule": RULES, "quoting": QUOTING}.get(site.kind, LAYOUT)
         code, said = tests(copy, names, SECONDS, "-x")
-        if code == 0 and site.kind == "lock":
+        if code == 0 and site.kind in ("lock", "transaction"):
             names += RACES
             code, said = tests(copy, RACES, 5 * SECONDS, "-x")
     finally:

@@ -1,0 +1,73 @@
+"""Refusals that hardly anybody meets, and what is stored whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import place
+
+from cqrs_lab import Domain, Event, Lab, open_shop
+from cqrs_lab.errors import CqrsLabError, DeclarationError, StoreError
+from cqrs_lab.shop import order_summary
+from cqrs_lab.store.database import Database
+
+
+def noted(name: str = "Noted", **more: Any) -> type[Event]:
+    """A class of events."""
+    kinds = {"k": str, **{field: type(value) for field, value in more.items()}}
+    return type(name, (Event,), {"__annotations__": kinds, "__module__": __name__, **more})
+
+
+def test_a_category_that_cannot_be_is_refused() -> None:
+    """Two classes of one name, and a key that is no text, are no category."""
+    with pytest.raises(DeclarationError, match="two events named Noted"):
+        Domain.of_events("note", key="k", events=[noted(), noted()])
+    number = type("Counted", (Event,), {"__annotations__": {"k": int}, "__module__": __name__})
+    with pytest.raises(DeclarationError, match="names a stream, so it must be a str"):
+        Domain.of_events("note", key="k", events=[number])
+
+
+def test_a_domain_without_categories_has_no_events() -> None:
+    """A lab that declares nothing says so when it is asked for events."""
+    with Lab(domain=Domain()) as lab, pytest.raises(DeclarationError, match="declares no categories"):
+        lab.events()
+
+
+@pytest.mark.parametrize("move", ["catch_up", "serve"])
+def test_a_checkpoint_that_stands_elsewhere_stops_the_move(move: str) -> None:
+    """Where somebody moved a checkpoint meanwhile nothing of the move is stored, so nothing is counted twice."""
+    with open_shop() as lab:
+        served = lab.serve(order_summary)
+        lab.send(place("o-1"))
+        lab._log.database.execute("UPDATE servings SET position = position + 1000")
+        with pytest.raises(StoreError, match="no longer stands at position 0"):
+            served.catch_up() if move == "catch_up" else lab.serve(order_summary, mode="inline")
+        found = lab._log.database.execute("SELECT count(*) FROM projection.order_summary")
+        assert found == [(0,)]
+
+
+def test_defaults_are_filled_in_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store whose filling stopped half-way has none of it, and the next opening does it all."""
+    path = tmp_path / "notes.duckdb"
+    with Lab(path, domain=Domain.of_events("note", key="k", events=[noted()])) as lab:
+        lab.record("a", lab._categories["note"].types["Noted"](k="a"))
+    later, real, seen = Domain.of_events("note", key="k", events=[noted(one=1, two=2)]), Database.execute, []
+
+    def failing(self: Database, sql: str, params: Any = ()) -> Any:
+        if sql.startswith('UPDATE "note_events"'):
+            seen.append(sql)
+            if len(seen) == 2:
+                raise StoreError("the disk is gone")
+        return real(self, sql, params)
+
+    monkeypatch.setattr(Database, "execute", failing)
+    with pytest.raises(CqrsLabError, match="disk"):
+        Lab(path, domain=later)
+    monkeypatch.undo()
+    first = Domain.of_events("note", key="k", events=[noted()])
+    with Lab(path, domain=first, read_only=True) as lab:
+        assert lab._log.database.execute("SELECT one, two FROM note_events") == [(None, None)]
+    with Lab(path, domain=later) as lab:
+        assert lab.sql("SELECT one, two FROM note_events").fetchall() == [(1, 2)]
