@@ -47,7 +47,7 @@ def hit(site):
 """
 LOCK = re.compile(r"lock\(|_lock\b|_guard\b|APPEND|\.lock\b|\.busy\b|erasing\(\)|building\(\)|\.held\(\)")
 CONSTRAINT = re.compile(
-    r"(?<= )PRIMARY KEY(?! \()|, PRIMARY KEY \([^)]*\)|, UNIQUE \([^)]*\)|(?<=[A-Z\]] )NOT NULL(?= *[,)\"'\n])"
+    r"(?<= )PRIMARY KEY(?! \()|, PRIMARY KEY \([^)]*\)|, UNIQUE \([^)]*\)|(?<=[A-Z\]] )(?<!IS )NOT NULL(?= *[,)\"'\n])"
 )
 LAYOUT = ["tests/behaviour/test_layout.py"]
 RULES = [

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from support import place
+from support.things import things
 
 from cqrs_lab import Command, Decider, Domain, Event, Lab, ReadModel, Value, open_shop
 from cqrs_lab.errors import InvalidMessage, InvalidMoment, InvalidTable
@@ -127,6 +128,31 @@ def test_tables_refuse_what_could_not_be_read_again(lab: Lab, column: str, value
     assert lab.head == 0
     lab.append_table("note", table())
     assert len(lab.events().fetchall()) == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("ratio", [float("nan")], "is a finite number"),
+        ("ratio", [float("inf")], "is a finite number"),
+        ("ratio", pa.array([float("-inf")], pa.float32()), "is a finite number"),
+        ("reference", ["no UUID"], "is a UUID"),
+        ("parts", [[{"name": "a", "colour": "red"}]], "has a part 'colour'"),
+        ("parts", [[{"size": 1.0}]], "lacks the part 'name'"),
+        ("parts", [[{"name": "a", "size": float("nan")}]], "is a finite number"),
+        ("parts", [[{"name": "a", "size": 1.0}, None]], "has no empty item"),
+        ("counts", [[1, None]], "has no empty item"),
+    ],
+)
+def test_tables_refuse_what_no_message_could_say(column: str, values: Any, said: str) -> None:
+    """Numbers that are none, ids that are none, parts too many or too few: refused by the name of the column."""
+    with Lab(domain=Domain([things])) as lab:
+        times = pa.array([0], MICROS)
+        given = {"id": ["t"], "type": ["Everything"], "occurred_at": times, column: values}
+        with pytest.raises(InvalidTable, match=said) as refused:
+            lab.append_table("thing", pa.table(given))
+        assert refused.value.column == column
+        assert lab.head == 0
 
 
 def test_the_ends_of_what_can_be_read_are_stored(lab: Lab) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from support import place
 
-from cqrs_lab import Domain, Event, Lab, open_shop
-from cqrs_lab.errors import CqrsLabError, DeclarationError, StoreError
+from cqrs_lab import Command, Decider, Domain, Event, Lab, open_shop
+from cqrs_lab.errors import CqrsLabError, DeclarationError, StoreError, StoreFormatError
 from cqrs_lab.shop import order_summary
 from cqrs_lab.store.database import Database
 
@@ -27,6 +27,27 @@ def test_a_category_that_cannot_be_is_refused() -> None:
     number = type("Counted", (Event,), {"__annotations__": {"k": int}, "__module__": __name__})
     with pytest.raises(DeclarationError, match="names a stream, so it must be a str"):
         Domain.of_events("note", key="k", events=[number])
+
+
+def test_a_command_without_the_key_is_refused() -> None:
+    """A decider's commands name the thing that they are about."""
+    command = type("Note", (Command,), {"__annotations__": {"text": str}, "__module__": __name__})
+    with pytest.raises(DeclarationError, match="Note lacks 'k', the key of 'note'"):
+        Decider("note", "k", None, lambda c, s: [], lambda s, e: s, [command], [noted()])
+
+
+def test_a_store_that_does_not_fit_its_domain_is_refused(tmp_path: Path) -> None:
+    """Another key of a category, and fields that a read-only store lacks: refused, and the files stay as they are."""
+    path = tmp_path / "notes.duckdb"
+    with Lab(path, domain=Domain.of_events("note", key="k", events=[noted()])):
+        pass
+    other = type("Noted", (Event,), {"__annotations__": {"other": str}, "__module__": __name__})
+    with pytest.raises(DeclarationError, match="stored with the key 'k', not 'other'"):
+        Lab(path, domain=Domain.of_events("note", key="other", events=[other]))
+    with pytest.raises(StoreFormatError, match="lacks tables or columns"):
+        Lab(path, domain=Domain.of_events("note", key="k", events=[noted(more=1)]), read_only=True)
+    with Lab(path, domain=Domain.of_events("note", key="k", events=[noted()])) as lab:
+        assert "more" not in lab.events_table("note").arrow().column_names
 
 
 def test_a_domain_without_categories_has_no_events() -> None:
