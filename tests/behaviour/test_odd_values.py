@@ -140,7 +140,7 @@ def test_tables_refuse_what_could_not_be_read_again(lab: Lab, column: str, value
         ("parts", [[{"name": "a", "colour": "red"}]], "has a part 'colour'"),
         ("parts", [[{"size": 1.0}]], "lacks the part 'name'"),
         ("parts", [[{"name": "a", "size": float("nan")}]], "is a finite number"),
-        ("parts", [[{"name": "a", "size": 1.0}, None]], "has no empty item"),
+        ("parts", [[{"name": "a", "size": 1.0}, None]], "has no item that breaks"),
         ("counts", [[1, None]], "has no empty item"),
     ],
 )
