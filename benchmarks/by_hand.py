@@ -179,7 +179,7 @@ class ByHand:
                 self.run("INSERT INTO by_number BY NAME SELECT * FROM merged")
 
     def built_on_it(self, table: str, select: str, key: str, of: str) -> Callable[[int], None]:
-        """Return what moves the orders, and makes those rows of a table anew that they belong to."""
+        """Return what moves the orders, and then makes again the rows of a table that are built on those orders."""
         reached = f"(SELECT {of} FROM merged)"
         gone = f"DELETE FROM {table} WHERE {key} IN {reached}"
         return lambda head: self.replace(

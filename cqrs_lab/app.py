@@ -315,7 +315,7 @@ class Lab:
             The events as they are recorded: position, stream, version, event and more.
 
         Raises:
-            InvalidMessage: no event, or one that does not belong into that stream.
+            InvalidMessage: there is no event, or one does not belong to that stream.
             ConcurrencyError: the stream is at another version.
         """
         given = [events] if isinstance(events, Event) else list(events)
@@ -398,8 +398,8 @@ class Lab:
     ) -> Subscription:
         """Return an iterator over the events behind a position that waits for those to come.
 
-        Nothing is missed and nothing comes twice; whoever keeps the position of the last event goes on behind it. Each
-        subscription is for one thread; `stop()` ends it from any, and so does closing the lab.
+        No event is missed, and none comes twice. To go on later, keep the position of the last event and give it as
+        `after`. A subscription is for one thread. Any thread can end it with `stop()`; closing the lab ends it, too.
 
         Args:
             after: the position to begin behind.

@@ -12,7 +12,9 @@ import ctypes
 import os
 import weakref
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class Open(Protocol):
@@ -25,21 +27,34 @@ class Open(Protocol):
         """Be left alone from now on: this is a forked process."""
 
 
-_open: list[weakref.ref[Open]] = []
+class Weak(Generic[T]):
+    """Things that others keep, as long as they do. No WeakSet: Python swallows a Ctrl-C that comes in its callback."""
+
+    def __init__(self) -> None:
+        self._references: list[weakref.ref[T]] = []
+
+    def add(self, thing: T) -> None:
+        """Take one in. The list is replaced, so that others may be going through it."""
+        self._references = [*(one for one in self._references if one() is not None), weakref.ref(thing)]
+
+    def living(self) -> list[T]:
+        """Return those that are still there."""
+        return [thing for one in self._references if (thing := one()) is not None]
+
+
+_open: Weak[Open] = Weak()
 _held: list[object] = []
 
 
 def tell_in_child(thing: Open) -> None:
     """Have something kept, and told, when it finds itself in a forked process."""
-    global _open
-    _open = [*(one for one in _open if one() is not None), weakref.ref(thing)]
+    _open.add(thing)
 
 
 def _before() -> None:
     """Hold what must stay: Python ends the other threads in the child, and with them what is theirs alone."""
-    for one in _open:
-        if (thing := one()) is not None:
-            _held.extend(thing.parts())
+    for thing in _open.living():
+        _held.extend(thing.parts())
 
 
 def _in_child() -> None:
@@ -48,9 +63,8 @@ def _in_child() -> None:
     for part in _held:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(part))
     _held.clear()
-    for one in _open:
-        if (thing := one()) is not None:
-            thing.in_child()
+    for thing in _open.living():
+        thing.in_child()
 
 
 if hasattr(os, "register_at_fork"):

@@ -102,9 +102,8 @@ class Catalog:
             return model if self.models.get(model.name.lower()) == model else self.declare(model)
         found = self.models.get(model.lower())
         if found is None:
-            self._look()
-            if stored and model.lower() in self._strangers:
-                return self.declare(self._strangers[model.lower()])
+            if stored and model.lower() in self.known:  # served in this store before, by another domain
+                return self.declare(self.known[model.lower()])
             known = ", ".join(m.name for m in self.models.values()) or "none"
             raise UnknownReadModel(f"no read model is called {model!r}; there are {known}")
         return found

@@ -70,10 +70,7 @@ class Served:
         Raises:
             QueryFailed: DuckDB refused it, or it is not one SELECT.
         """
-        views = {self.model.name: self.select()}
-        for model in self._catalog.mentioned(question):
-            if model.name != self.model.name:
-                views[model.name] = freshest(self.running, model).select()
+        views = views_of(self.running, question, but=self.model.name) | {self.model.name: self.select()}
         return Rows(self._log, question, [as_stored(value) for value in params], views=views)
 
     def rows(self) -> Rows:
@@ -285,6 +282,15 @@ def freshest(running: Running, model: Model) -> Served:
     if not there:
         return Served(running, model, "view")
     return max(there, key=lambda served: (served.position, cheapest[served.as_]))
+
+
+def views_of(running: Running, question: str, but: str = "") -> dict[str, str]:
+    """Return the SELECTs of the read models that a question names, each from its freshest serving, by name.
+
+    Args:
+        but: the name of one that is left out.
+    """
+    return {m.name: freshest(running, m).select() for m in running.catalog.mentioned(question) if m.name != but}
 
 
 def reach(running: Running, model: Model, position: int, timeout: float, served_as: ServedAs | None = None) -> None:

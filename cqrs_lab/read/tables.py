@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from cqrs_lab.read.projection import Projection
 from cqrs_lab.read.runner import Running
-from cqrs_lab.read.served import freshest
+from cqrs_lab.read.served import freshest, views_of
 from cqrs_lab.read.table import WAYS
 from cqrs_lab.store.categories import as_stored
 from cqrs_lab.store.rows import Rows
@@ -36,7 +36,7 @@ def answered(running: Running, question: str, params: Sequence[Any] = ()) -> Row
     """Return the answer to a SELECT (see `Lab.sql`)."""
     catalog, folded = running.catalog, question.lower()
     views = {table: text for table, text in _events(running) if table.lower() in folded}
-    views |= {model.name: freshest(running, model).select() for model in catalog.mentioned(question)}
+    views |= views_of(running, question)
     return Rows(catalog.log, question, [as_stored(value) for value in params], views=views)
 
 

@@ -7,14 +7,13 @@ process begins with one of its own.
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import duckdb
 
 from cqrs_lab.errors import QueryFailed
-from cqrs_lab.processes import tell_in_child
+from cqrs_lab.processes import Weak, tell_in_child
 
 
 class _Cursor:
@@ -31,7 +30,7 @@ class _Parser:
         self._lock = threading.Lock()
         self._root: duckdb.DuckDBPyConnection | None = None
         self._local = threading.local()
-        self._cursors: list[weakref.ref[_Cursor]] = []
+        self._cursors: Weak[_Cursor] = Weak()
 
     def connection(self) -> duckdb.DuckDBPyConnection:
         """Return this thread's connection."""
@@ -41,7 +40,7 @@ class _Parser:
                 if self._root is None:
                     self._root = duckdb.connect(":memory:", config={"threads": 1})
                 cursor = self._local.cursor = _Cursor(self._root.cursor())
-                self._cursors = [*(one for one in self._cursors if one() is not None), weakref.ref(cursor)]
+                self._cursors.add(cursor)
         return cursor.connection
 
     def discard(self) -> None:
@@ -50,10 +49,10 @@ class _Parser:
 
     def parts(self) -> list[object]:
         """Return what a forked process must not destroy."""
-        return [self._root, *(one.connection for ref in self._cursors if (one := ref()) is not None)]
+        return [self._root, *(cursor.connection for cursor in self._cursors.living())]
 
     def in_child(self) -> None:
-        """Begin anew, in a forked process."""
+        """Start over in a forked process."""
         self.__init__()  # type: ignore[misc]
 
 

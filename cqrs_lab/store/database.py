@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -36,7 +35,7 @@ from cqrs_lab.errors import (
     StoreMissing,
     TransactionAborted,
 )
-from cqrs_lab.processes import tell_in_child
+from cqrs_lab.processes import Weak, tell_in_child
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.connect import MEMORY, connect
 from cqrs_lab.store.cursors import Cursor, fetch_arrow
@@ -64,8 +63,7 @@ class Database:
         self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
         self._guard = threading.RLock()  # of _locks, _cursors and _statements
         self._statements: LRUCache[str, Any] = LRUCache(500)
-        # A thread that ends takes its cursor with it. No WeakSet: Python swallows a Ctrl-C that comes in its callback.
-        self._cursors: list[weakref.ref[Cursor]] = []
+        self._cursors: Weak[Cursor] = Weak()  # a thread that ends takes its cursor with it
         self._users = 0
         self._written = False
         self._local = threading.local()
@@ -149,8 +147,8 @@ class Database:
             self._users -= 1
             if self._users > 0 or self._root is None:
                 return
-            # The registry stays locked until the file is closed: whoever opens it next must find it so. It goes from
-            # there last, so that a close which a Ctrl-C cut short is ended by whoever opens the file next.
+            # The registry stays locked meanwhile: whoever opens the file next finds it closed. The entry goes last, so
+            # that the next opening can finish a close that Ctrl-C cut short.
             self._close()
             self._open.pop(self.path, None)
 
@@ -334,7 +332,7 @@ class Database:
         return self._root
 
     def _living(self) -> list[Cursor]:
-        return [cursor for one in self._cursors if (cursor := one()) is not None]
+        return self._cursors.living()
 
     def _new_cursor(self) -> Cursor:
         root = self._connection()
@@ -343,7 +341,7 @@ class Database:
         except duckdb.ConnectionException as error:  # closed by another thread in between
             raise StoreClosed(f"the lab over {self.path} is closed; open it again") from error
         with self._guard:
-            self._cursors = [*(one for one in self._cursors if one() is not None), weakref.ref(cursor)]
+            self._cursors.add(cursor)
         return cursor
 
     def _run(self, call: Callable[[duckdb.DuckDBPyConnection], T], sql: str) -> T:

@@ -85,7 +85,7 @@ class stoppable:
         watcher = self._watcher = _watcher
         watcher.take()
         watcher.running = self
-        # For each statement anew, because others want to be woken, too: an event loop, for one.
+        # Set again for each statement: others, such as an event loop, may have set their own in between.
         before = signal.set_wakeup_fd(watcher.descriptor, warn_on_full_buffer=False)
         if before != watcher.descriptor:  # a Ctrl-C may have left ours there
             watcher.elsewhere = before

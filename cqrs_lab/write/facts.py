@@ -1,6 +1,6 @@
 """Facts: events that are recorded without a command.
 
-Owns the check that they belong into the stream that is named; no decider is asked.
+Checks that the events belong to the stream that is named; no decider is asked.
 """
 
 from __future__ import annotations

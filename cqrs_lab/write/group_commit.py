@@ -52,7 +52,7 @@ class GroupCommit:
 
     def __init__(self, store: EventStore, prepare: Callable[[Batch, Sequence[Envelope]], None]) -> None:
         self._store, self._prepare = store, prepare
-        self._guard = store.log.database.lock(f"group {id(self)}")  # of what follows
+        self._guard = threading.Lock()  # of what follows
         self._queue: deque[_Waiting] = deque()
         self._leader: int | None = None
         self._last = 1  # how many came along last time

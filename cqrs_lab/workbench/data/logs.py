@@ -194,23 +194,28 @@ def _times(frame: pl.DataFrame, column: str, zone: str | None, format: str | Non
         return micros.cast(pl.Int64).cast(UTC)
     if format is not None and times.dtype == pl.String:
         times = times.str.to_datetime(format, time_unit="us", strict=False)
-    found = instants(times, zone or "UTC", file)["at"]
+    found, naive = _moments(times, zone, file)
     words = "is a time in ISO 8601; give format= for others, such as '%d.%m.%Y %H:%M'"
     refuse(frame, column, found.is_null(), words, file)
-    if zone is None:
-        # The same clock in another zone is another moment where the text names none.
-        naive = found != instants(times, "Etc/GMT+1", file)["at"]
-        refuse(frame, column, naive, "names its time zone; give zone= for those that do not, such as 'UTC'", file)
+    refuse(frame, column, naive, "names its time zone; give zone= for those that do not, such as 'UTC'", file)
     return found
+
+
+def _moments(times: pl.Series, zone: str | None, file: str | None = None) -> tuple[pl.Series, pl.Series]:
+    """The moments of a column, null where it is no time; and which of them need a time zone that nobody has named."""
+    found = instants(times, zone or "UTC", file)["at"]
+    if zone is not None or found.null_count() > times.null_count():
+        return found, pl.repeat(False, times.len(), dtype=pl.Boolean, eager=True)
+    # The same clock in another zone is another moment where the text names none.
+    return found, (found != instants(times, "Etc/GMT+1", file)["at"]).fill_null(False)
 
 
 def _typed(values: pl.Series, zone: str | None) -> tuple[pl.Series, Any]:
     """A column as its field keeps it, and the type of the field."""
     kind = values.dtype
     if kind == pl.String:
-        times = instants(values, zone or "UTC")["at"]
-        naive = zone is None and (times != instants(values, "Etc/GMT+1")["at"]).any()
-        if times.null_count() == values.null_count() and not naive:
+        times, naive = _moments(values, zone)
+        if times.null_count() == values.null_count() and not naive.any():
             return times.cast(UTC), datetime
         return values, str
     if kind.is_integer():
