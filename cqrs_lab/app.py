@@ -48,7 +48,7 @@ from cqrs_lab.write.event_store import EventStore
 from cqrs_lab.write.facts import record
 from cqrs_lab.write.middleware import Middleware, Policy, Receipt
 from cqrs_lab.write.sagas import Process, Saga
-from cqrs_lab.write.table_rules import Table
+from cqrs_lab.write.sources import Source
 
 
 class Lab:
@@ -272,24 +272,25 @@ class Lab:
         """
         copy_to(self._log.database, path)
 
-    def append_table(self, category: str, table: Table) -> int:
+    def append_table(self, category: str, table: Source, *, zone: str | None = None) -> int:
         """Append a table of events, in its own order: all of them, or none.
 
         They are checked as a set by the rules of their event classes, not by those of the deciders: they are facts.
 
         Args:
             category: such as "order".
-            table: Arrow, Polars, pandas or the path of a Parquet file. Columns: id (of the stream), type,
-                occurred_at (with a time zone), a column for each field of the events and, where known, recorded_at
-                (never decreasing) and correlation_id.
+            table: Arrow, Polars (also lazy), pandas, a DuckDB relation, or the path of a CSV or Parquet file. Columns:
+                id (of the stream), type, occurred_at, a column for each field of the events and, where known,
+                recorded_at (never decreasing) and correlation_id. Times may be text in ISO 8601.
+            zone: the time zone of times that have none, such as "Europe/Amsterdam"; None refuses them.
 
         Returns:
             The position of the last event.
 
         Raises:
-            InvalidTable: a column or a row breaks a rule; the first bad row is named.
+            InvalidTable: columns or rows break rules: all columns are named, and the first bad row of each rule.
         """
-        return append_table(self._store, self._category(category), table)
+        return append_table(self._store, self._category(category), table, zone)
 
     def record(
         self,

@@ -102,10 +102,14 @@ class Catalog:
             return model if self.models.get(model.name.lower()) == model else self.declare(model)
         found = self.models.get(model.lower())
         if found is None:
-            if stored and model.lower() in self.known:  # served in this store before, by another domain
-                return self.declare(self.known[model.lower()])
-            known = ", ".join(m.name for m in self.models.values()) or "none"
-            raise UnknownReadModel(f"no read model is called {model!r}; there are {known}")
+            known = self.known.get(model.lower()) if stored else None
+            if known is not None:  # served in this store before, by another domain
+                for source in known.sources() if isinstance(known, ReadModel) else ():
+                    if source.name.lower() in self.known and source.name.lower() not in self.models:
+                        self.find(source.name, stored=True)  # what it is built on comes first
+                return self.declare(known)
+            there = ", ".join(m.name for m in self.models.values()) or "none"
+            raise UnknownReadModel(f"no read model is called {model!r}; there are {there}")
         return found
 
     def below(self, model: Model) -> set[str]:

@@ -73,7 +73,8 @@ class Past:
 
     def __repr__(self) -> str:
         occurred = f", occurred by {self.occurred.isoformat()}" if self.occurred else ""
-        return f"<the past: up to position {self.position} of {self.catalog.log.head}{occurred}>"
+        nothing = "" if self.position else ", before anything was recorded"
+        return f"<the past: up to position {self.position} of {self.catalog.log.head}{nothing}{occurred}>"
 
     def _where(self, model: Model, equals: dict[str, Any]) -> Rows:
         condition, params = self.catalog.conditions(model, equals)
@@ -124,7 +125,11 @@ def as_of(
             raise InvalidMoment(f"position={position!r} is not a whole number from 0 to the head, {head}")
         last = position
     if recorded is not None:
-        last = min(last, catalog.log.position_recorded_by(moment(recorded, "recorded")))
+        by = moment(recorded, "recorded")
+        known = catalog.log.position_recorded_by(by)
+        if not known and last:
+            _check_nothing_happened(catalog, by, f"by {recorded}", "occurred=")
+        last = min(last, known)
     return Past(catalog, last, None if occurred is None else moment(occurred, "occurred"))
 
 
@@ -144,8 +149,12 @@ def diff(
         raise InvalidMoment(f"by={by!r} is not what a time is of: it is 'recorded' or 'occurred'")
     one, other = _past(before, default, by), _past(after, default, by)
     found = default.find(model)
-    if by is None and isinstance(before, date) and isinstance(after, date) and one.position == other.position:
-        _check_not_hidden(default, found, before, after)
+    if isinstance(before, date) and isinstance(after, date) and by != "occurred" and one.position == other.position:
+        if not one.position:
+            last = max(before, after, key=lambda time: moment(time, "time"))
+            _check_nothing_happened(default, moment(last, "time"), f"by {last}", "by='occurred'")
+        elif by is None:
+            _check_not_hidden(default, found, before, after)
     database, texts = default.log.database, []
     columns = columns_of(database, found.expanded(default.known, default.log.source))
     with ExitStack() as stack:
@@ -165,8 +174,28 @@ def _past(value: int | Moment | Past, catalog: Catalog, by: str | None) -> Past:
     if isinstance(value, Past):
         return value
     if isinstance(value, (datetime, date)):
-        return as_of(catalog, occurred=value) if by == "occurred" else as_of(catalog, recorded=value)
+        if by == "occurred":
+            return as_of(catalog, occurred=value)
+        # Before everything: a store without events, to which the other moment is compared.
+        return Past(catalog, catalog.log.position_recorded_by(moment(value, "recorded")))
     return as_of(catalog, position=value)
+
+
+def _check_nothing_happened(catalog: Catalog, by: datetime, when: str, instead: str) -> None:
+    """Refuse a time of recording before everything that was recorded when something had happened by then.
+
+    Raises:
+        InvalidMoment: says when the first event was recorded, and what to write.
+    """
+    tables = [quote(f"{name}_events") for name in catalog.log.heads.tables]
+    firsts = (f"SELECT min(occurred_at) AS t, min(recorded_at) AS r FROM {table}" for table in tables)
+    happened = " UNION ALL ".join(firsts)
+    first, recorded = catalog.log.database.execute(f"SELECT min(t), min(r) FROM ({happened})")[0]
+    if first is not None and first <= naive(by):
+        raise InvalidMoment(
+            f"nothing had been recorded {when}: the first event was recorded at {recorded:%Y-%m-%d %H:%M:%S} UTC, as "
+            f"an import is recorded when it is made. Say {instead} for what had happened by then"
+        )
 
 
 def _check_not_hidden(catalog: Catalog, model: Model, before: Moment, after: Moment) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import timedelta
 from typing import Any
 
 import pandas as pd
@@ -47,12 +48,13 @@ class Served:
     def get(self, *key: Any) -> dict[str, Any] | None:
         """Return the row with that key as a dict, None when there is none."""
         equals = self._catalog.keyed(self.model, key)
-        if None in key:
-            rows = self.where(**equals).fetchall()
-            return _as_dict(self._columns, rows[0]) if rows else None
-        values = equals.values()
-        rows = self._log.database.execute(self._select_by_key(), [as_stored(value) for value in values])
-        return _as_dict(self._columns, rows[0]) if rows else None
+        if None not in key:
+            values = [as_stored(value) for value in equals.values()]
+            rows = self._log.database.execute(self._select_by_key(), values)
+            # DuckDB hands out intervals and maps in other shapes than Arrow does; those of Arrow are ours.
+            if not rows or not any(isinstance(value, timedelta | dict | list) for value in rows[0]):
+                return _as_dict(self._columns, rows[0]) if rows else None
+        return next(iter(self.where(**equals).dicts()), None)
 
     def where(self, **equals: Any) -> Rows:
         """Return the rows whose columns equal the given values (None: is empty), ordered by key."""

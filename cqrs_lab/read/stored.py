@@ -181,9 +181,17 @@ class Stored(Mover):
         with moving(self._memory):
             self._run(f"CREATE OR REPLACE TABLE {beside} AS SELECT * FROM ({fold}\n) ORDER BY {self.keys}")
         kinds = columns_of(self._catalog.log.database, f"SELECT {self.keys} FROM {beside}").values()
-        if self.as_ == "materialized" and any(kind.endswith("]") or kind.startswith(_NOT_INDEXED) for kind in kinds):
+        odd = next((kind for kind in kinds if kind.endswith("]") or kind.startswith(_NOT_INDEXED)), None)
+        if odd and self.as_ == "materialized":
             check_keys(self._catalog.log.database, self.model, beside)
             return
+        if odd:
+            raise ProjectionFailed(
+                f"a projection finds its rows by an index, and DuckDB has none for the type {odd}, which is in the key "
+                f"of {self.model.name}. Take its text or a number as the key, such as epoch(…) of a duration, or "
+                "serve it as view or materialized",
+                self.model.name,
+            )
         try:
             with moving(self._memory):  # a key may hold NULL, so it is UNIQUE and not PRIMARY; NULLs are looked for
                 self._run(f"ALTER TABLE {beside} ADD UNIQUE ({self.keys})")
@@ -210,6 +218,10 @@ class Stored(Mover):
                 found_by = ", ".join(map(quote, plan.found_by))
                 self._run(f"CREATE OR REPLACE TABLE {self.dirty} AS SELECT {found_by} FROM {self.table} LIMIT 0")
                 move.noted[self.model.id] = False
+            for name in self._catalog.below(self.model) - {self.model.name}:  # so that its text alone can be read
+                layer = self._catalog.models[name.lower()]
+                if isinstance(layer, ReadModel) and name.lower() not in self._memory.texts:
+                    move.text(Text(layer.name, layer.keys, layer.sql))
             move.text(Text(self.model.name, self.model.keys, self.model.sql))
         return head
 

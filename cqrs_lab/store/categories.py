@@ -18,7 +18,7 @@ from uuid import UUID
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from cqrs_lab.errors import DeclarationError, UnknownEventType, UnsupportedField
+from cqrs_lab.errors import DeclarationError, InvalidMoment, UnknownEventType, UnsupportedField
 from cqrs_lab.messages import PERSONAL, Event, decimal_limits, from_log, refused, unwrap, utc
 from cqrs_lab.sql.names import check_name, literal, quote
 from cqrs_lab.sql.parse import not_of_one_row
@@ -300,8 +300,17 @@ def aware_value(value: Any) -> Any:
 
 
 def as_stored(value: Any) -> Any:
-    """Return a value as the store keeps it: times in UTC, without their zone."""
-    return naive(value) if isinstance(value, datetime) else value
+    """Return a value that a question compares with as the store keeps it: times in UTC, without their zone.
+
+    A date stays one; compared with times it is the first moment of that day in UTC, as SQL has it.
+
+    Raises:
+        InvalidMoment: a time without a zone.
+    """
+    try:
+        return naive(value) if isinstance(value, datetime) else value
+    except ValueError as error:
+        raise InvalidMoment(str(error)) from None
 
 
 def naive(moment: datetime) -> datetime:

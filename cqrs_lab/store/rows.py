@@ -1,7 +1,7 @@
 """Rows: the answer to a question, fetched at the first look; to a question in a user's words at once.
 
 Owns the shapes an answer can take (Polars, pandas, Arrow, tuples, a notebook's table) and gives every time as
-aware UTC. The question is asked once; every shape shows the same rows.
+aware UTC and every duration as microseconds. The question is asked once; every shape shows the same rows.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from cqrs_lab.errors import QueryFailed
 from cqrs_lab.store.database import Database
+from cqrs_lab.store.durations import lasting
 
 _SHOWN = 10
 _PATIENCE, _PAUSE = 4, 0.005  # failures of one text in a row; seconds between them, growing
@@ -69,7 +70,7 @@ class Rows:
         return rows
 
     def arrow(self) -> pa.Table:
-        """Return the rows as an Arrow table; times are timestamps in UTC."""
+        """Return the rows as an Arrow table; times are timestamps in UTC, intervals are durations in microseconds."""
         return self._table
 
     def pl(self) -> polars.DataFrame:
@@ -141,7 +142,16 @@ class Rows:
 
 
 def aware(table: pa.Table) -> pa.Table:
-    """Return the table with every naive timestamp marked as UTC, which is what the store keeps."""
+    """Return the table with every naive timestamp marked as UTC, which is what the store keeps, intervals as durations.
+
+    Raises:
+        QueryFailed: an interval counts months, which have no length.
+    """
+    for number, field in enumerate(table.schema):
+        if _has(pa.types.is_interval, field.type):
+            chunks = [lasting(chunk, field.name) for chunk in table[number].chunks]
+            column = pa.chunked_array(chunks, None if chunks else lasting(pa.array([], field.type), field.name).type)
+            table = table.set_column(number, field.name, column)
     wanted = pa.schema([field.with_type(_aware_type(field.type)) for field in table.schema])
     return table if wanted == table.schema else table.cast(wanted)
 
@@ -159,11 +169,11 @@ def _aware_type(kind: pa.DataType) -> pa.DataType:
 def _python(column: pa.ChunkedArray) -> list[Any]:
     """Return the Python values of a column; Arrow names their zone in another way than the rest of the library."""
     values: list[Any] = column.to_pylist()
-    return [_in_utc(value) for value in values] if _has_times(column.type) else values
+    return [_in_utc(value) for value in values] if _has(pa.types.is_timestamp, column.type) else values
 
 
-def _has_times(kind: pa.DataType) -> bool:
-    return pa.types.is_timestamp(kind) or any(_has_times(kind.field(n).type) for n in range(kind.num_fields))
+def _has(is_such: Callable[[pa.DataType], bool], kind: pa.DataType) -> bool:
+    return is_such(kind) or any(_has(is_such, kind.field(n).type) for n in range(kind.num_fields))
 
 
 def _in_utc(value: Any) -> Any:

@@ -3,7 +3,8 @@
 from cqrs_lab.workbench.data.draws import digest
 from cqrs_lab.workbench.data.generated import Generated, deliveries, generate, tables
 from cqrs_lab.workbench.data.importers import OlistReport, events_from_milestones, load_olist
-from cqrs_lab.workbench.data.logs import LogReport, open_log
+from cqrs_lab.workbench.data.logs import LogReport, guess_columns, open_log
+from cqrs_lab.workbench.data.stores import open_store
 from cqrs_lab.workbench.data.workload import Workload
 from cqrs_lab.workbench.measure.advice import Advice, advice_widget, advise, load_costs
 from cqrs_lab.workbench.measure.costs import time_steps
@@ -44,9 +45,11 @@ __all__ = [
     "drive",
     "events_from_milestones",
     "generate",
+    "guess_columns",
     "load_costs",
     "load_olist",
     "open_log",
+    "open_store",
     "poll",
     "recorded_measurements",
     "recorded_on",

@@ -5,6 +5,7 @@ Owns the way from a checked table to rows of the log; the checks are in `table_r
 
 from __future__ import annotations
 
+import warnings
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,6 +19,8 @@ from cqrs_lab.store.categories import ENVELOPE, Category, naive
 from cqrs_lab.write import table_rules
 from cqrs_lab.write.batch import Batch
 from cqrs_lab.write.event_store import EventStore
+from cqrs_lab.write.sources import Source
+from cqrs_lab.write.table_columns import ROW, to_arrow
 
 _FEW = 32  # events of which memory keeps what they hold
 # How far ahead something may have been recorded: a made-up workload may lie in next year. What is recorded later than
@@ -25,26 +28,19 @@ _FEW = 32  # events of which memory keeps what they hold
 _AHEAD = timedelta(days=3 * 366)
 
 
-def append_table(store: EventStore, category: Category, table: table_rules.Table) -> int:
-    """Append a table of events, in its own order: all of them, or none.
+def append_table(store: EventStore, category: Category, table: Source, zone: str | None = None) -> int:
+    """Append a table of events, in its own order: all of them, or none (see `Lab.append_table`).
 
-    Args:
-        table: Arrow, Polars, pandas or the path of a Parquet file. Columns: id (of the stream), type,
-            occurred_at (with a time zone), a column for each field, and, where known, recorded_at (never
-            decreasing) and correlation_id. Fields that an event type does not have are NULL in its rows.
-
-    Returns:
-        The position of the last event.
-
-    Raises:
-        InvalidTable: a column or a row breaks a rule; the first bad row is named.
+    Fields that an event type does not have are NULL in its rows.
     """
-    arrow = table_rules.to_arrow(table)
-    plan = table_rules.plan(category, arrow.schema)
+    arrow, problems = to_arrow(table, category, zone)
+    plan = table_rules.plan(category, arrow.schema, problems)
     with store.log.append_lock(), store.log.database.registered(arrow, "_table") as source:
         table_rules.check(store.log.database, source, category, arrow, plan)
         if not arrow.num_rows:
             return store.log.head
+        if "recorded_at" not in plan.columns:
+            _say_order(arrow)
         with store.appending() as batch:
             if "recorded_at" in plan.columns:
                 batch.recorded_at = _check_recorded(store, arrow, batch.recorded_at)
@@ -63,6 +59,23 @@ def append_table(store: EventStore, category: Category, table: table_rules.Table
             batch.versions[category.name] = {(name, there[name]) for name in pc.unique(arrow["type"]).to_pylist()}
         store.log.heads.streams.clear()  # the table moved streams that were remembered
     return store.log.head
+
+
+def _say_order(arrow: pa.Table) -> None:
+    """Warn of a table that is in order of its streams and not of time, as many files are."""
+    times = arrow["occurred_at"].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
+    back = int(np.count_nonzero(times[1:] < times[:-1]))
+    if not back:
+        return
+    codes = arrow["id"].combine_chunks().cast(pa.string()).dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    streams = int(codes.max()) + 1
+    if streams < len(codes) and int(np.count_nonzero(codes[1:] != codes[:-1])) + 1 == streams:
+        warnings.warn(
+            f"the table is in order of id and not of time: {back:,} of its {len(codes):,} events occurred before the "
+            "one above them. Positions follow the table, so as_of(position=…) means less than it could; sort by "
+            "occurred_at before the append when that matters",
+            stacklevel=4,
+        )
 
 
 def _check_recorded(store: EventStore, arrow: pa.Table, now: datetime) -> datetime:
@@ -134,8 +147,8 @@ def _known_streams(store: EventStore, category: Category, ids: str, count: int) 
         known = store.log.database.arrow(
             f"""WITH known AS MATERIALIZED (
                     SELECT code, stream_no FROM {ids} AS ids JOIN streams ON stream = ? || ids.id)
-                SELECT code, stream_no, max(version) AS version
-                FROM known JOIN {quote(category.table)} USING (stream_no) GROUP BY ALL""",
+                SELECT known.code, stream_no, max(events.version) AS version
+                FROM known JOIN {quote(category.table)} AS events USING (stream_no) GROUP BY ALL""",
             [category.stream("")],
         )
         code = known["code"].to_numpy()
@@ -154,12 +167,12 @@ def _insert_table(
     # One random half for the batch, the position for the other: unique without a random number for every row.
     high = store.new_id().int >> 64 << 64 | 1 << 63
     values = {
-        "position": f"{table_rules.ROW} + {first}",
+        "position": f"{ROW} + {first}",
         "stream_no": "_stream_no",
         "version": "_version",
         "type": plan.columns["type"],
         "schema_version": schema_version,
-        "event_id": f"CAST(CAST(? AS UHUGEINT) + CAST({table_rules.ROW} + {first} AS UHUGEINT) AS UUID)",
+        "event_id": f"CAST(CAST(? AS UHUGEINT) + CAST({ROW} + {first} AS UHUGEINT) AS UUID)",
         "correlation_id": plan.columns.get("correlation_id", "NULL"),
         "occurred_at": plan.columns["occurred_at"],
         "recorded_at": plan.columns.get("recorded_at", "CAST(? AS TIMESTAMP)"),
@@ -181,7 +194,7 @@ def _insert_table(
         given = " OR ".join(f"{name} IS NOT NULL" for name in personal)
         database.execute(
             f"INSERT INTO {quote(category.personal_table)} (position, {', '.join(personal)}) SELECT * FROM "
-            f"(SELECT {table_rules.ROW} + {first}, {selected} FROM {source}) WHERE {given}",
+            f"(SELECT {ROW} + {first}, {selected} FROM {source}) WHERE {given}",
             [value for name in sorted(category.personal) for value in plan.params.get(name, ())],
         )
 

@@ -359,7 +359,7 @@ AT_ONCE = (
     Call(
         errors.InvalidMoment,
         f"occurred=datetime.datetime(2025, 1, 1, 0, 0): {THEIRS}",
-        past(recorded=datetime(2025, 1, 1, tzinfo=UTC), occurred=datetime(2025, 1, 1)),
+        past(recorded=datetime(2100, 1, 1, tzinfo=UTC), occurred=datetime(2025, 1, 1)),
     ),
     Call(
         errors.InvalidMoment,
@@ -377,8 +377,17 @@ CALLS = (
     ),
     Call(
         errors.InvalidMoment,
-        "nothing was recorded between 1990-01-01 and 1990-01-03, while events of order_events happened then: an import "
+        "nothing was recorded between 2290-01-01 and 2290-01-03, while events of order_events happened then: an import "
         "is recorded when it is made. Say by='occurred' for what happened, or by='recorded' for what was learnt",
+        lambda lab: (
+            lab.record("o-1", OrderPaid(order_id="o-1", amount=5), occurred_at=datetime(2290, 1, 2, tzinfo=UTC)),
+            lab.diff(order_facts, date(2290, 1, 1), date(2290, 1, 3)),
+        ),
+    ),
+    Call(
+        errors.InvalidMoment,
+        f"nothing had been recorded by 1990-01-03: the first event was recorded at {THEIRS} UTC, as an import is "
+        "recorded when it is made. Say by='occurred' for what had happened by then",
         lambda lab: (
             lab.record("o-1", OrderPaid(order_id="o-1", amount=5), occurred_at=datetime(1990, 1, 2, tzinfo=UTC)),
             lab.diff(order_facts, date(1990, 1, 1), date(1990, 1, 3)),
@@ -462,6 +471,15 @@ CALLS = (
             lab.serve(ReadModel(name, "order_id", f"SELECT order_id FROM {source} GROUP BY order_id"))
             for name, source in (("below", "order_events"), ("above", "below"), ("below", "above"))
         ],
+    ),
+    Call(
+        errors.ProjectionFailed,
+        "a projection finds its rows by an index, and DuckDB has none for the type INTERVAL, which is in the key of "
+        "mine. Take its text or a number as the key, such as epoch(…) of a duration, or serve it as view or "
+        "materialized",
+        lambda lab: lab.serve(
+            ReadModel("mine", "wait", "SELECT occurred_at - DATE '2024-01-01' AS wait FROM order_events GROUP BY 1")
+        ),
     ),
     Call(
         errors.ProjectionFailed,

@@ -20,20 +20,8 @@ import polars as pl
 
 from cqrs_lab.app import Lab
 from cqrs_lab.errors import ImportFailed, InvalidTable
-from cqrs_lab.workbench.data.reading import (
-    FILES,
-    LINE,
-    TIMES,
-    UTC,
-    AnyTable,
-    as_frame,
-    csv_name,
-    fail,
-    instants,
-    need_columns,
-    read_folder,
-    refuse,
-)
+from cqrs_lab.workbench.data.reading import FILES, TIMES, csv_name, read_folder
+from cqrs_lab.write.sources import LINE, UTC, Problems, Source, as_frame, fail, instants, refuse
 
 _PLACED, _PAID, _SHIPPED, _DELIVERED = map(pl.col, TIMES)
 _STATUS = pl.col("order_status")
@@ -161,7 +149,7 @@ def load_olist(lab: Lab, folder: str | os.PathLike[str], zone: str = "UTC") -> O
 
 
 def events_from_milestones(
-    table: AnyTable,
+    table: Source,
     key: str = "order_id",
     *,
     milestones: Mapping[str, str],
@@ -176,7 +164,8 @@ def events_from_milestones(
     exact ones, while 007 stays text.
 
     Args:
-        table: Polars, pandas, Arrow, or the path of a CSV file (ending in .csv) or a Parquet file.
+        table: Polars (also lazy), pandas, Arrow, a DuckDB relation, or the path of a CSV file (ending in .csv) or a
+            Parquet file.
         key: the column that names the thing, text or whole numbers, different in each row.
         milestones: event type -> column with its time; their order decides between equal times.
         fields: event type -> {field of the event: column}.
@@ -186,7 +175,8 @@ def events_from_milestones(
         A frame with id, type, occurred_at (UTC) and the fields, in order of occurred_at.
 
     Raises:
-        ImportFailed: a column is missing or of another type, a key is missing or there twice, a time cannot be read.
+        ImportFailed: columns are missing or of another type, keys are missing or there twice, times cannot be read:
+            all that is wrong is told at once.
     """
     fields = fields or {}
     made = {"id", "type", "occurred_at"}.intersection(name for mapping in fields.values() for name in mapping)
@@ -194,19 +184,27 @@ def events_from_milestones(
         fail(f"fields has {name!r}: give fields to milestones only, and none called id, type or occurred_at")
     sources = {column for mapping in fields.values() for column in mapping.values()}
     frame, file = as_frame(table, sources - {key, *milestones.values()})
-    need_columns(frame, [key, *milestones.values(), *sorted(sources)], file)
-    if not (frame[key].dtype.is_integer() or isinstance(frame[key].dtype, (pl.String, pl.Categorical, pl.Enum))):
-        fail(f"the key is {frame[key].dtype}; cast it to text or a whole number first", file, None, key)
-    refuse(frame, key, pl.col(key).is_null(), "names the thing", file)
-    refuse(frame, key, ~pl.col(key).is_first_distinct(), "is in one row only", file)
+    problems = Problems(file)
+    problems.need(frame, [key, *milestones.values(), *sorted(sources)])
+    if key in frame.columns:
+        if frame[key].dtype.is_integer() or isinstance(frame[key].dtype, (pl.String, pl.Categorical, pl.Enum)):
+            problems.check(frame, key, pl.col(key).is_null(), "names the thing")
+            again = ~pl.col(key).is_first_distinct() & pl.col(key).is_not_null()
+            problems.check(frame, key, again, "is in one row only")
+        else:
+            problems.add(f"the key is {frame[key].dtype}; cast it to text or a whole number first", None, key)
+    times = {}
+    for column in (name for name in milestones.values() if name in frame.columns):
+        times[column] = instants(frame[column], zone, file)["at"]
+        bad = times[column].is_null() & frame[column].is_not_null()
+        problems.check(frame, column, bad, "is a time in ISO 8601")
+    problems.tell()
     parts = []
     for number, (event, column) in enumerate(milestones.items()):
-        at = instants(frame[column], zone, file)["at"]
-        refuse(frame, column, at.is_null() & frame[column].is_not_null(), "is a time in ISO 8601", file)
         part = frame.select(
             pl.col(key).cast(pl.String).alias("id"),
             pl.lit(event).alias("type"),
-            at.alias("occurred_at"),
+            times[column].alias("occurred_at"),
             *(pl.col(source).alias(name) for name, source in fields.get(event, {}).items()),
             pl.lit(number).alias(LINE),
         )

@@ -6,39 +6,29 @@ order of positions. What was renamed, left out or odd is reported.
 
 from __future__ import annotations
 
+import csv
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC as UTC_ZONE
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeAlias, cast
+from typing import Annotated, Any
 
-import pandas as pd
 import polars as pl
 from pydantic import Field
 
 from cqrs_lab.app import Lab
 from cqrs_lab.domain import Domain
-from cqrs_lab.messages import Event
 from cqrs_lab.store.categories import RESERVED
 from cqrs_lab.store.connect import MEMORY
-from cqrs_lab.workbench.data.reading import LINE, UTC, AnyTable, as_frame, exact, fail, instants, need_columns, refuse
+from cqrs_lab.workbench.data.stores import event_class
 from cqrs_lab.workbench.data.xes import read_xes
+from cqrs_lab.write.sources import LINE, UTC, Problems, Source, as_frame, fail, instants, moments, need_columns, refuse
 
-Source: TypeAlias = "AnyTable | pl.LazyFrame | Relation"
-"""Polars, also lazy, pandas, Arrow, a DuckDB relation, or the path of a CSV, Parquet or XES file (.xes, .xes.gz)."""
-
-
-class Relation(Protocol):
-    """What DuckDB gives."""
-
-    def to_arrow_table(self) -> Any:
-        """Return all rows."""
-
-
+XES_COLUMNS = {"case": "case:concept:name", "activity": "concept:name", "timestamp": "time:timestamp"}
 _MOST = 1_000  # activities; a column with more is hardly one of activities
 USUAL = {
     "case": ("case:concept:name", "case_id", "caseid", "case id", "case", "session_id", "order_id", "ticket_id", "id"),
@@ -90,7 +80,8 @@ def open_log(
     """Open a lab over a log from elsewhere.
 
     Args:
-        source: one row for each event. CSV is read as text; a column of plain numbers becomes exact numbers.
+        source: one row for each event: as for `Lab.append_table`, or the path of a XES file (.xes, .xes.gz). CSV is
+            read as text; a column of plain numbers becomes exact numbers.
         case: the column that names the thing; None: by its usual name, as of XES and many logs.
         activity: the column that says what happened; each becomes an event type under its own text. None: likewise.
         timestamp: the column that says when; None: likewise.
@@ -100,7 +91,7 @@ def open_log(
         zone: the time zone of times that have none, such as "Europe/Amsterdam"; None refuses them.
         format: of times that are not ISO 8601 text, as `strptime` has it.
         recorded: the column that says when it became known, or "now"; None: as it happened, and no later than now.
-        path: of a new store; in memory when left out.
+        path: of a new store, which `open_store` opens later; in memory when left out.
 
     Returns:
         A lab; its `report` says what was read.
@@ -112,8 +103,10 @@ def open_log(
     frame, file = _read(source)
     named = _named(frame, {"case": case, "activity": activity, "timestamp": timestamp}, file)
     case, activity, timestamp = named["case"], named["activity"], named["timestamp"]
+    problems = Problems(file)
     for column, words in ((case, "names the case"), (activity, "says what happened"), (timestamp, "says when")):
-        refuse(frame, column, pl.col(column).is_null(), words, file)
+        problems.check(frame, column, pl.col(column).is_null(), words)
+    problems.tell()
     report, key = LogReport(), f"{category}_id"
     at = _times(frame, timestamp, zone, format, file)
     made = frame.select(LINE, id=pl.col(case).cast(pl.String), type=pl.col(activity).cast(pl.String), occurred_at=at)
@@ -137,7 +130,7 @@ def open_log(
         report.columns[name], declared[safe] = safe, kind
         made = made.with_columns(values.alias(safe))
     made = _ordered(made, frame, recorded, zone, file, report)
-    events = [_event(name, key, declared) for name in report.activities]
+    events = [event_class(name, key, declared) for name in report.activities]
     lab = Lab(path, domain=Domain.of_events(category, key=key, events=events))
     try:
         if lab.head:
@@ -151,29 +144,52 @@ def open_log(
 
 
 def _read(source: Source) -> tuple[pl.DataFrame, str | None]:
-    if isinstance(source, pl.LazyFrame):
-        source = source.collect()
-    elif not isinstance(source, (str, os.PathLike, pl.DataFrame, pd.DataFrame)) and hasattr(source, "to_arrow_table"):
-        source = cast(Relation, source).to_arrow_table()
     if isinstance(source, (str, os.PathLike)) and str(source).lower().endswith((".xes", ".xes.gz")):
         return read_xes(Path(source)), Path(source).name
-    frame, file = as_frame(source, set())
+    frame, file = as_frame(source)
     if frame.height == 0:
         fail("it holds no events", file)
-    if file is not None and file.lower().endswith(".csv"):
-        frame = frame.with_columns(exact(frame[name]) for name in frame.columns if name != LINE)
     return frame, file
+
+
+def guess_columns(file: str | os.PathLike[str]) -> tuple[dict[str, str | None], list[str]]:
+    """Return the columns that are likely the case, the activity and the timestamp of a file, and all that it has.
+
+    Only the head of a CSV or Parquet file is read.
+
+    Raises:
+        ImportFailed: it cannot be read.
+    """
+    path = Path(file)
+    if str(path).lower().endswith((".xes", ".xes.gz")):
+        return dict(XES_COLUMNS), list(XES_COLUMNS.values())
+    try:
+        if path.suffix.lower() == ".csv":
+            with path.open(encoding="utf-8-sig", newline="") as lines:
+                names = next(csv.reader(lines), [])
+        else:
+            names = list(pl.read_parquet_schema(path))
+    except (OSError, UnicodeDecodeError, csv.Error, pl.exceptions.PolarsError) as error:
+        fail(f"it cannot be read: {error}", path.name)
+    found: dict[str, str | None] = {}
+    for what in USUAL:
+        found[what] = _usual(what, names, found.values())
+    return found, names
+
+
+def _usual(what: str, names: Iterable[str], taken: Collection[str | None]) -> str | None:
+    lower = {name.lower(): name for name in names}
+    return next((lower[one] for one in USUAL[what] if one in lower and lower[one] not in taken), None)
 
 
 def _named(frame: pl.DataFrame, given: Mapping[str, str | None], file: str | None) -> dict[str, str]:
     found: dict[str, str] = {}
-    lower = {name.lower(): name for name in frame.columns}
     for what, name in given.items():
         if name is not None:
             need_columns(frame, [name], file)
             found[what] = name
             continue
-        usual = next((lower[one] for one in USUAL[what] if one in lower and lower[one] not in found.values()), None)
+        usual = _usual(what, frame.columns, found.values())
         if usual is None:
             there = ", ".join(column for column in frame.columns if column != LINE)
             fail(f"say which column is the {what}: {what}=…; there are {there}", file)
@@ -194,27 +210,18 @@ def _times(frame: pl.DataFrame, column: str, zone: str | None, format: str | Non
         return micros.cast(pl.Int64).cast(UTC)
     if format is not None and times.dtype == pl.String:
         times = times.str.to_datetime(format, time_unit="us", strict=False)
-    found, naive = _moments(times, zone, file)
+    found, naive = moments(times, zone, file)
     words = "is a time in ISO 8601; give format= for others, such as '%d.%m.%Y %H:%M'"
     refuse(frame, column, found.is_null(), words, file)
     refuse(frame, column, naive, "names its time zone; give zone= for those that do not, such as 'UTC'", file)
     return found
 
 
-def _moments(times: pl.Series, zone: str | None, file: str | None = None) -> tuple[pl.Series, pl.Series]:
-    """The moments of a column, null where it is no time; and which of them need a time zone that nobody has named."""
-    found = instants(times, zone or "UTC", file)["at"]
-    if zone is not None or found.null_count() > times.null_count():
-        return found, pl.repeat(False, times.len(), dtype=pl.Boolean, eager=True)
-    # The same clock in another zone is another moment where the text names none.
-    return found, (found != instants(times, "Etc/GMT+1", file)["at"]).fill_null(False)
-
-
 def _typed(values: pl.Series, zone: str | None) -> tuple[pl.Series, Any]:
     """A column as its field keeps it, and the type of the field."""
     kind = values.dtype
     if kind == pl.String:
-        times, naive = _moments(values, zone)
+        times, naive = moments(values, zone)
         if times.null_count() == values.null_count() and not naive.any():
             return times.cast(UTC), datetime
         return values, str
@@ -273,11 +280,3 @@ def _ordered(
     need_columns(frame, [recorded], file)
     known = _times(frame, recorded, zone, None, file)
     return made.with_columns(recorded_at=known).sort("recorded_at", "occurred_at", LINE)
-
-
-def _event(name: str, key: str, fields: Mapping[str, Any]) -> type[Event]:
-    """The class of an activity."""
-    kinds = {key: str, **{field: kind | None for field, kind in fields.items()}}
-    doc = f"{name}, as the log has it."
-    namespace = {"__annotations__": kinds, "__module__": __name__, "__doc__": doc, **dict.fromkeys(fields)}
-    return type(name, (Event,), namespace)

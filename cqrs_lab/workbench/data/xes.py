@@ -18,7 +18,7 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 
 from cqrs_lab.errors import ImportFailed
-from cqrs_lab.workbench.data.reading import LINE, fail
+from cqrs_lab.write.sources import LINE, fail
 
 _CHUNK, _MOST = 1 << 16, 1 << 24  # bytes read at once, and between two ends of elements at most
 _READ: Mapping[str, Callable[[str], Any]] = {
