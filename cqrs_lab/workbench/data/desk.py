@@ -86,6 +86,10 @@ def _steps(kind: str, at: datetime, draw: Iterator[float]) -> Iterator[_Step]:
     yield _Step("Ticket opened", at)
     at = after()
     yield _Step("Assigned", at, agent)
+    if next(draw) < 0.08:
+        at = after(by_customer=True)
+        yield _Step("Withdrawn", at)
+        return
     at = after()
     yield answer()
     for _ in range(4):
