@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from datetime import datetime
 from pathlib import Path
 
@@ -9,10 +10,13 @@ import polars as pl
 import pytest
 from support import python
 
+from cqrs_lab import ReadModel
 from cqrs_lab.workbench import open_log
+from cqrs_lab.workbench.checks import check_came_back
 from cqrs_lab.workbench.data.desk import COLUMNS, END, support_desk
 
-FILE = Path(__file__).parents[2] / "data" / "support_desk.csv"
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / "data" / "support_desk.csv"
 
 
 def test_the_committed_desk_is_the_one_that_is_made(tmp_path: Path) -> None:
@@ -56,3 +60,22 @@ def test_without_its_offsets_a_ticket_would_be_solved_before_it_was_answered(
                 FROM case_events GROUP BY case_id)
             WHERE solved < answered
         """).fetchall() == [(before,)]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("occurred_at, position", "position", "✗ what was entered late stands where it happened: Ann has (4, 2)"),
+        ("    WHERE type = 'Solved'", "", "✗ what is solved again counts for whoever solved it: None has"),
+        ("type IN ('Solved', 'Reopened')", "true", "✗ what is solved again"),
+        ("came_back\n", "back\n", "✗ its columns are agent, solved, came_back: they are agent, solved, back"),
+        ("GROUP BY", "ORDER BY", "✗ your functions run"),
+    ],
+)
+def test_the_check_of_what_came_back_says_what_is_missing(right: str, wrong: str, said: str) -> None:
+    """It finds an order of entering, steps that are no solutions, and columns that are called otherwise."""
+    model = runpy.run_path(str(ROOT / "notebooks" / "solutions" / "09_your_own_events.py"))["came_back"]
+    assert right in model.sql
+    found = check_came_back(ReadModel("came_back", "agent", model.sql.replace(right, wrong)))
+    assert not found.passed
+    assert said in repr(found)
