@@ -92,6 +92,17 @@ def test_every_recipe_agrees_in_every_serving(cuts: tuple[float, ...]) -> None:
                 assert last.equals(seen[recipe.model.name, lab.head])
 
 
+def test_a_local_day_is_the_day_of_the_file() -> None:
+    """The day of the page is the one that stands in the file, also for events after midnight and before two o'clock."""
+    with support_desk() as lab:
+        lab.serve(next(recipe.model for recipe in RECIPES if recipe.model.name == "opened_and_done"))
+        days = dict(lab.sql("SELECT day::VARCHAR, opened FROM opened_and_done WHERE opened > 0").fetchall())
+    file = pl.read_csv(ROOT / "data" / "support_desk.csv", infer_schema=False)
+    opened = file.filter(pl.col("activity").is_in(["Ticket opened", "Reopened"]))["at"]
+    assert days == dict(opened.str.head(10).value_counts().iter_rows())
+    assert days != dict(opened.str.to_datetime(time_zone="UTC").dt.to_string("%Y-%m-%d").value_counts().iter_rows())
+
+
 @pytest.mark.parametrize(
     "sql",
     [
