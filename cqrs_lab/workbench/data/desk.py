@@ -26,6 +26,7 @@ AGENTS = ("Amira", "Bram", "Chloe", "Daan", "Elif")
 DELAYS = {"mail": (20, 600), "phone": (5, 90), "chat": (2, 25), "night": (3, 25)}  # minutes, between two steps
 _TICKETS, _CUSTOMERS, _MOST = 560, 90, 80  # _MOST: numbers that a ticket draws; each has a stream of its own
 _MINUTE = timedelta(minutes=1)
+_CLOSES = timedelta(days=3)  # after it was solved, unless it is opened again before
 
 
 class _Step(NamedTuple):
@@ -113,13 +114,16 @@ def _steps(kind: str, at: datetime, draw: Iterator[float]) -> Iterator[_Step]:
     for chance in (0.18, 0.3, 0.3):
         if next(draw) > chance:
             break
+        closes = at + _CLOSES
         at = after(by_customer=True) + int(next(draw) * 10_000) * _MINUTE
+        if closes < at:
+            yield _Step("Closed", closes)
         yield _Step("Reopened", at)
         at = after(4 * most)
         yield answer()
         at = after()
         yield _Step("Solved", at, agent)
-    yield _Step("Closed", at + timedelta(days=3))
+    yield _Step("Closed", at + _CLOSES)
 
 
 def _one(of: tuple[str, ...], draw: Iterator[float]) -> str:
