@@ -20,12 +20,14 @@ from cqrs_lab.workbench.measure.driver import Driven, drive
 from cqrs_lab.workbench.measure.latency import compare_latency, compare_sizes
 from cqrs_lab.workbench.measure.polling import poll
 from cqrs_lab.workbench.measure.recorded import recorded_measurements, recorded_on
+from cqrs_lab.workbench.show.flow import FlowPicture, flow_picture, flows
 from cqrs_lab.workbench.show.widgets import TimeMachine, snapshot, time_machine
 
 __all__ = [
     "Advice",
     "Crossover",
     "Driven",
+    "FlowPicture",
     "Generated",
     "LogReport",
     "OlistReport",
@@ -44,6 +46,8 @@ __all__ = [
     "digest",
     "drive",
     "events_from_milestones",
+    "flow_picture",
+    "flows",
     "generate",
     "guess_columns",
     "load_costs",

@@ -12,11 +12,17 @@ from cqrs_lab.workbench.course.answers import (
     sales,
 )
 from cqrs_lab.workbench.course.checked import Checked
-from cqrs_lab.workbench.course.declarations import check_cancellations, check_returns, check_thanks
+from cqrs_lab.workbench.course.declarations import (
+    check_came_back,
+    check_cancellations,
+    check_returns,
+    check_thanks,
+)
 
 __all__ = [
     "Checked",
     "check_break_even",
+    "check_came_back",
     "check_cancellations",
     "check_decision",
     "check_first_position",

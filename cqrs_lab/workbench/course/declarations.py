@@ -8,8 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+
+import polars as pl
 
 from cqrs_lab.app import Lab, open_shop
 from cqrs_lab.domain import Domain
@@ -35,6 +38,7 @@ from cqrs_lab.store.database import Row
 from cqrs_lab.workbench.course.checked import Checked, Tries, checked
 from cqrs_lab.workbench.course.stage import PowerCut, power_cut, repeatable
 from cqrs_lab.workbench.data.generated import generate
+from cqrs_lab.workbench.data.logs import open_log
 from cqrs_lab.workbench.data.workload import Workload
 from cqrs_lab.write.decider import Decider
 from cqrs_lab.write.middleware import Middleware
@@ -204,3 +208,68 @@ def _points(lab: Lab, *expected: str) -> str | None:
     found = [f"{e['points']} to {e['customer_id']} for {e['order_id']}" for e in given]
     said, wanted = ", then ".join(found), ", then ".join(expected)
     return None if said == wanted else f"the points given are {said or 'none'}; it should be {wanted or 'none'}"
+
+
+def check_came_back(model: ReadModel) -> Checked:
+    """Check the exercise of notebook 09: how many tickets did each agent solve, and how many of these came back?
+
+    Args:
+        model: the learner's read model over ticket_events: agent (the key), solved, came_back.
+    """
+    columns, start = "agent, solved, came_back", datetime(2025, 9, 1, tzinfo=UTC)
+    steps = [  # ticket, what happened, in which hour, who did it; as they were entered
+        ("T-1", "Ticket opened", 0, None),
+        ("T-1", "Answered", 1, "Cem"),
+        ("T-1", "Solved", 1, "Ann"),
+        ("T-2", "Solved", 2, "Bea"),
+        ("T-2", "Closed", 2, None),
+        ("T-2", "Reopened", 3, None),
+        ("T-2", "Solved", 4, "Ann"),
+        ("T-1", "Reopened", 6, None),
+        ("T-2", "Reopened", 7, None),
+        ("T-1", "Solved", 9, "Bea"),
+        ("T-2", "Solved", 8, "Ann"),
+        ("T-1", "Reopened", 11, None),
+        ("T-1", "Solved", 10, "Ann"),  # entered late
+    ]
+    schema = ["id", "type", "hours", "agent"]
+    at = (pl.lit(start) + pl.duration(hours="hours")).alias("occurred_at")
+    log = pl.DataFrame(steps, schema=schema, orient="row").select("id", "type", at, "agent")
+    expected = {  # after so many steps
+        7: {"Ann": (2, 0), "Bea": (1, 1)},
+        9: {"Ann": (2, 2), "Bea": (1, 1)},
+        11: {"Ann": (3, 2), "Bea": (2, 1)},
+        13: {"Ann": (4, 3), "Bea": (2, 1)},
+    }
+
+    def tries() -> Tries:
+        yield "its key is agent", None if model.keys == ("agent",) else f"it is {', '.join(model.keys)}"
+        known = log.head(7).with_columns(recorded_at=start + timedelta(hours=12))
+        with open_log(known, "id", "type", "occurred_at", category="ticket", recorded="recorded_at") as lab:
+            view, served, done = lab.serve(model, "view"), lab.serve(model), 7
+            found = ", ".join(view.rows().columns)
+            yield f"its columns are {columns}", None if found == columns else f"they are {found}"
+            for upto, what in {
+                7: "what is solved again counts for whoever solved it",
+                9: "what comes back counts for whoever solved it last",
+                11: "a ticket may come back more than once",
+                13: "what was entered late stands where it happened",
+            }.items():
+                if upto > done:
+                    lab.append_table("ticket", log[done:upto])
+                    done = upto
+                yield what, _solved(view.rows().dicts(), expected[upto])
+            served.catch_up()
+            same = served.rows().fetchall() == view.rows().fetchall()
+            yield "the projection follows", None if same else "its rows are not those of the view"
+
+    return checked(tries())
+
+
+def _solved(rows: list[dict[str, Any]], expected: dict[str, tuple[int, int]]) -> str | None:
+    """Say which agent's row is wrong."""
+    found = {row["agent"]: (row["solved"], row["came_back"]) for row in rows}
+    for agent in sorted({*expected, *found}, key=str):
+        if found.get(agent) != expected.get(agent):
+            return f"{agent} has {found.get(agent)}; it should be {expected.get(agent)}"
+    return None if len(rows) == len(found) else "an agent has more than one row"
