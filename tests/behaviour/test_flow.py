@@ -52,6 +52,17 @@ def test_each_pair_is_counted_with_its_median_wait() -> None:
         assert flows(lab).schema["median_wait"] == pl.Duration("us")
 
 
+def test_a_wait_is_a_median() -> None:
+    """One case that waits for ever moves it little."""
+    rows = [
+        (f"c{n}", name, DAY + timedelta(hours=at))
+        for n, h in enumerate((1, 2, 900))
+        for name, at in (("a", 0), ("b", h))
+    ]
+    with open_log(pl.DataFrame(rows, schema=["case", "activity", "time"], orient="row")) as lab:
+        assert ("a", "b", 3, timedelta(hours=2)) in flows(lab).rows()
+
+
 def test_the_past_has_its_own_flow() -> None:
     """A position, what was recorded and what had occurred by a time each end every stream there."""
     with log("abc", "ac") as lab:

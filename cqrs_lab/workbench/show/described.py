@@ -109,7 +109,7 @@ FROM (SELECT replace(type, 'Order', '') AS step,
       FROM order_events)
 WHERE step IN ('Paid', 'Shipped', 'Delivered') AND hours > 0 GROUP BY step ORDER BY step = 'Delivered', step""",
 }
-_MOST = 15  # types; a chart has room for no more
+_MOST = 8  # types; a small chart has no room for the names of more
 _EVENTS = {
     "hours": "SELECT hour(occurred_at) AS hour, count(*) AS events FROM {table} GROUP BY hour ORDER BY hour",
     "weekdays": "SELECT strftime(occurred_at, '%a') AS weekday, count(*) AS events FROM {table} "
