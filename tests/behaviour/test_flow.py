@@ -183,6 +183,41 @@ def test_no_label_covers_a_box_or_another_label(most: int) -> None:
             assert apart, (one, other)
 
 
+def test_no_arrow_crosses_a_box() -> None:
+    """An arrow goes by at the side of boxes that are not its own, whether they are high or not."""
+    long = "a name that takes three lines, for it has so many words in it, and more"
+    cases = [["s", long, "b", "e"], ["s", "b", "c", "e"], ["s", "c", long, "e"], ["s", "e"], ["s", "c", "s", "d", "e"]]
+    rows = [
+        (f"c{n}", name, DAY + timedelta(hours=at)) for n, case in enumerate(cases * 3) for at, name in enumerate(case)
+    ]
+    with open_log(pl.DataFrame(rows, schema=["case", "activity", "time"], orient="row")) as lab:
+        root = ElementTree.fromstring(flow_picture(lab).svg)
+    shapes = [group.find(f"{SVG}rect") for group in root[-1] if group.find(f"{SVG}title") is not None]
+    boxes = [
+        tuple(float(box.get(name) or 0) for name in ("x", "y", "width", "height")) for box in shapes if box is not None
+    ]
+    assert len(boxes) == 8
+    for path in root[-1].iter(f"{SVG}path"):
+        for x, y in passed(path.get("d") or "") if path.get("fill") == "none" else ():
+            assert not any(bx < x < bx + w and by + 0.1 < y < by + h - 0.1 for bx, by, w, h in boxes), (x, y)
+
+
+def passed(path: str) -> list[tuple[float, float]]:
+    """Points along a path of an arrow."""
+    points, x0, y0 = [], 0.0, 0.0
+    for kind, numbers in re.findall(r"([MCV])([-\d. ]+)", path):
+        given = [float(number) for number in numbers.split()]
+        a, b, c, d, x, y = {"M": [*given * 3], "C": given, "V": [x0, y0, x0, *given, x0, *given]}[kind]
+        for n in range(21):
+            t, s = n / 20, 1 - n / 20
+            px = s**3 * x0 + 3 * s * s * t * a + 3 * s * t * t * c + t**3 * x
+            points.append((px, s**3 * y0 + 3 * s * s * t * b + 3 * s * t * t * d + t**3 * y))
+        if kind == "M":
+            points = []
+        x0, y0 = x, y
+    return points
+
+
 @pytest.mark.skipif(not (LOGS / "receipt.csv").exists(), reason="the logs are not on this machine")
 @pytest.mark.parametrize(("name", "events", "cases"), [("receipt.csv", 8_577, 1_434), ("running-example.xes", 42, 6)])
 def test_a_log_that_people_publish_is_drawn(name: str, events: int, cases: int) -> None:

@@ -19,7 +19,8 @@ from cqrs_lab.app import Lab
 from cqrs_lab.errors import CqrsLabError, UnknownReadModel
 from cqrs_lab.read.past import Past
 from cqrs_lab.read.projection import Model
-from cqrs_lab.shop.orders import STAGES
+from cqrs_lab.shop.orders import STAGES, OrderPlaced
+from cqrs_lab.shop.read_models import order_summary
 from cqrs_lab.sql.names import quote
 
 
@@ -231,10 +232,13 @@ def _model(lab: Lab, model: Model | str | None) -> Model:
     Raises:
         UnknownReadModel: none is named, and the lab has no order_summary; says which there are.
     """
-    known = lab.as_of(position=lab.head).catalog.known
-    if model is not None or "order_summary" in known:
-        return lab.model("order_summary" if model is None else model)
-    names = ", ".join(other.name for other in known.values())
+    if model is not None:
+        return lab.model(model)
+    catalog = lab.as_of(position=lab.head).catalog
+    known = catalog.known
+    if "order_summary" in known or any(OrderPlaced in decider.events for decider in lab.domain.deciders):
+        return lab.model(known.get("order_summary", order_summary))
+    names = ", ".join(other.name for other in {**catalog.models, **known}.values())
     there = f"there are {names}" if names else "there are none yet, so declare one: ReadModel(name, key, sql)"
     raise UnknownReadModel(f"say which read model to show, such as time_machine(lab, model); {there}")
 
