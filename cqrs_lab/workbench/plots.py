@@ -1,13 +1,13 @@
 """The figures by the name that notebooks import. Needs the extra `lab`; nothing else imports this module.
 
-Owns the name alone; they are in `show/plots.py`.
+Owns the name alone; they are in `show/plots.py` and `show/described.py`.
 """
 
+from cqrs_lab.workbench.show.described import describe
 from cqrs_lab.workbench.show.plots import (
     Picture,
     crossover_chart,
     crossover_map,
-    describe,
     distribution_chart,
     lag_chart,
     latency_chart,

@@ -13,7 +13,7 @@ from cqrs_lab.errors import InvalidTable
 from cqrs_lab.shop import daily_orders, order_summary
 from cqrs_lab.workbench import Workload, drive, generate
 from cqrs_lab.workbench.measure.crossovers import crossover
-from cqrs_lab.workbench.show.plots import (
+from cqrs_lab.workbench.plots import (
     crossover_chart,
     crossover_map,
     describe,

@@ -52,6 +52,17 @@ def test_each_pair_is_counted_with_its_median_wait() -> None:
         assert flows(lab).schema["median_wait"] == pl.Duration("us")
 
 
+def test_a_wait_is_a_median() -> None:
+    """One case that waits for ever moves it little."""
+    rows = [
+        (f"c{n}", name, DAY + timedelta(hours=at))
+        for n, h in enumerate((1, 2, 900))
+        for name, at in (("a", 0), ("b", h))
+    ]
+    with open_log(pl.DataFrame(rows, schema=["case", "activity", "time"], orient="row")) as lab:
+        assert ("a", "b", 3, timedelta(hours=2)) in flows(lab).rows()
+
+
 def test_the_past_has_its_own_flow() -> None:
     """A position, what was recorded and what had occurred by a time each end every stream there."""
     with log("abc", "ac") as lab:
@@ -170,6 +181,41 @@ def test_no_label_covers_a_box_or_another_label(most: int) -> None:
         for other in places[:n]:
             apart = one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
             assert apart, (one, other)
+
+
+def test_no_arrow_crosses_a_box() -> None:
+    """An arrow goes by at the side of boxes that are not its own, whether they are high or not."""
+    long = "a name that takes three lines, for it has so many words in it, and more"
+    cases = [["s", long, "b", "e"], ["s", "b", "c", "e"], ["s", "c", long, "e"], ["s", "e"], ["s", "c", "s", "d", "e"]]
+    rows = [
+        (f"c{n}", name, DAY + timedelta(hours=at)) for n, case in enumerate(cases * 3) for at, name in enumerate(case)
+    ]
+    with open_log(pl.DataFrame(rows, schema=["case", "activity", "time"], orient="row")) as lab:
+        root = ElementTree.fromstring(flow_picture(lab).svg)
+    shapes = [group.find(f"{SVG}rect") for group in root[-1] if group.find(f"{SVG}title") is not None]
+    boxes = [
+        tuple(float(box.get(name) or 0) for name in ("x", "y", "width", "height")) for box in shapes if box is not None
+    ]
+    assert len(boxes) == 8
+    for path in root[-1].iter(f"{SVG}path"):
+        for x, y in passed(path.get("d") or "") if path.get("fill") == "none" else ():
+            assert not any(bx < x < bx + w and by + 0.1 < y < by + h - 0.1 for bx, by, w, h in boxes), (x, y)
+
+
+def passed(path: str) -> list[tuple[float, float]]:
+    """Points along a path of an arrow."""
+    points, x0, y0 = [], 0.0, 0.0
+    for kind, numbers in re.findall(r"([MCV])([-\d. ]+)", path):
+        given = [float(number) for number in numbers.split()]
+        a, b, c, d, x, y = {"M": [*given * 3], "C": given, "V": [x0, y0, x0, *given, x0, *given]}[kind]
+        for n in range(21):
+            t, s = n / 20, 1 - n / 20
+            px = s**3 * x0 + 3 * s * s * t * a + 3 * s * t * t * c + t**3 * x
+            points.append((px, s**3 * y0 + 3 * s * s * t * b + 3 * s * t * t * d + t**3 * y))
+        if kind == "M":
+            points = []
+        x0, y0 = x, y
+    return points
 
 
 @pytest.mark.skipif(not (LOGS / "receipt.csv").exists(), reason="the logs are not on this machine")

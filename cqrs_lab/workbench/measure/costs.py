@@ -22,8 +22,9 @@ from typing import Any
 import polars as pl
 
 from cqrs_lab.app import Lab
+from cqrs_lab.errors import QueryError
 from cqrs_lab.ivm.read_model import ReadModel
-from cqrs_lab.messages import Recorded
+from cqrs_lab.messages import Event, Recorded
 from cqrs_lab.read.projection import Model, Projection, RowsToHandle
 from cqrs_lab.shop import OrderLine, PlaceOrder
 from cqrs_lab.shop.orders import orders
@@ -102,16 +103,9 @@ def costs_of(copy: Lab, model: Model, ways: Sequence[str], chance: random.Random
                 "SELECT (SELECT count(DISTINCT block_id) FROM pragma_storage_info("
                 f"{table}) WHERE block_id >= 0) * (SELECT block_size FROM pragma_database_size())"
             )[0][0]
-    if not takes_orders(copy):
+    place = _placing(copy) if takes_orders(copy) else _recording(copy, model)
+    if place is None:
         return found
-    numbers, line = count(), OrderLine(product_id="p", quantity=1, unit_price=Decimal(1))
-
-    def place(orders: int = 1) -> None:
-        id = f"measured-{copy.head}-"
-        copy.send_many(
-            [PlaceOrder(order_id=f"{id}{next(numbers)}", customer_id="measured", lines=(line,)) for _ in range(orders)]
-        )
-
     taken: dict[tuple[str, int], list[float]] = defaultdict(list)
     for _ in range(_WRITES):
         for size in (1, _BATCH):
@@ -135,6 +129,43 @@ def costs_of(copy: Lab, model: Model, ways: Sequence[str], chance: random.Random
     return found
 
 
+def _placing(copy: Lab) -> Callable[..., object]:
+    """What places so many orders, in one transaction."""
+    numbers, line = count(), OrderLine(product_id="p", quantity=1, unit_price=Decimal(1))
+
+    def place(orders: int = 1) -> None:
+        id = f"measured-{copy.head}-"
+        copy.send_many(
+            [PlaceOrder(order_id=f"{id}{next(numbers)}", customer_id="measured", lines=(line,)) for _ in range(orders)]
+        )
+
+    return place
+
+
+def _recording(copy: Lab, model: Model) -> Callable[..., object] | None:
+    """What records the latest event that a read model follows once more, so many times, each in a stream of its own.
+
+    None where there is none, or where its key is no text, so that nobody can make up another one.
+    """
+    tables = {table.lower() for table in copy.as_of(position=copy.head).catalog.tables_of(model)}
+    deciders = [decider for decider in copy.domain.deciders if decider.log_category.table.lower() in tables]
+    for decider in deciders:
+        latest = copy.events(category=decider.category, descending=True, limit=1).dicts()
+        if not latest:
+            continue
+        after = latest[0]["position"] - 1
+        recorded = next(iter(copy.subscribe(after, category=decider.category, timeout=1)), None)
+        if recorded is not None and isinstance(getattr(recorded.event, decider.key), str):
+            return partial(_record, copy, decider.category, decider.key, recorded.event, count())
+    return None
+
+
+def _record(copy: Lab, category: str, key: str, event: Event, numbers: Iterator[int], events: int = 1) -> None:
+    for _ in range(events):
+        id = f"measured-{copy.head}-{next(numbers)}"
+        copy.record(f"{category}/{id}", event.model_copy(update={key: id}))
+
+
 def time_steps(
     lab: Lab, models: Sequence[ReadModel], sizes: Sequence[int] = (1, 10, 100, 1_000), runs: int = 2
 ) -> pl.DataFrame:
@@ -147,7 +178,12 @@ def time_steps(
 
     Returns:
         A frame with events, model and ms.
+
+    Raises:
+        QueryError: the lab takes no orders.
     """
+    if not takes_orders(lab):
+        raise QueryError("time_steps places orders, which this lab does not take; use compare_latency(lab, model)")
     servings = [lab.serve(model) for model in models]
     lab.catch_up()
     prefix, numbers, line = f"step-{lab.head}-", count(), OrderLine(product_id="p", quantity=1, unit_price=Decimal(1))

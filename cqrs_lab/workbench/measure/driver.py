@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -21,6 +22,7 @@ from tqdm.auto import tqdm
 from cqrs_lab.app import Lab
 from cqrs_lab.errors import QueryError
 from cqrs_lab.messages import Command, Message, Query
+from cqrs_lab.read.projection import Model
 from cqrs_lab.read.served import Served
 from cqrs_lab.read.table import ServedAs
 from cqrs_lab.shop import (
@@ -34,6 +36,7 @@ from cqrs_lab.shop import (
     order_summary,
 )
 from cqrs_lab.store.rows import Rows
+from cqrs_lab.workbench.measure.costs import takes_orders
 
 _GLANCE = 0.1  # seconds between two looks of a sleeping thread at whether the run is over
 _GRACE = 5.0  # seconds that a thread gets to end the call it is in
@@ -49,6 +52,7 @@ class _Call(NamedTuple):
     number: int
     at: float
     message: Message
+    lane: int = 0  # commands of one lane are sent one after the other
 
 
 class _Done(NamedTuple):
@@ -119,6 +123,9 @@ class Driven:
 def drive(
     lab: Lab,
     *,
+    commands: Callable[[int], Command] | None = None,
+    questions: Sequence[Query] | None = None,
+    model: Model | str | None = None,
     seconds: float = 10,
     reads: float = 1_000,
     writes: float = 100,
@@ -129,14 +136,19 @@ def drive(
     drain: float = 10,
     progress: bool = True,
 ) -> Driven:
-    """Send commands to a lab of the shop and ask it queries, at a rate, and return every single latency.
+    """Send commands to a lab and ask it queries, at a rate, and return every single latency.
 
-    Orders are placed, paid, shipped and delivered under ids of this run. Queries go through `lab.ask` to
+    Any lab takes the commands and questions that it is given. Without them it is a lab of the shop: orders are placed,
+    paid, shipped and delivered under ids of this run. Queries go through `lab.ask` to
     `order_summary`; it is built when it is not there yet, and moves as it does: serve it before to say how, such as
     `lab.serve(order_summary, mode="background")`. A lab with cache_seconds answers what it can from its cache. Calls
-    come at random moments, as those of many people would.
+    come at random moments, as those of many people would. Commands of one stream are sent in their order.
 
     Args:
+        commands: returns the command of a number from 0; all are made before the run. None: the shop's.
+        questions: what to draw the reads from. None: the shop's.
+        model: the read model that the questions ask, by which staleness is told; None: the first question's, else
+            order_summary.
         seconds: how long.
         reads, writes: how many a second.
         served_as: the serving that is asked.
@@ -147,13 +159,22 @@ def drive(
         progress: show a progress bar.
 
     Raises:
-        QueryError: nothing to do.
+        QueryError: nothing to do; or the lab is no shop, and lacks commands or questions to drive it with.
         NotServed, ReadModelRefused, ProjectionFailed: as `lab.serve` raises them.
     """
     if not (seconds > 0 and reads >= 0 and writes >= 0 and threads >= 1 and 0 <= lists <= 1 and drain >= 0):
         raise QueryError("seconds and threads are above 0, reads, writes and drain not below 0, lists from 0 to 1")
-    served = lab.serve(order_summary, as_=served_as)
-    calls = _schedule(served, f"d{lab.head}-", seconds, reads, writes, lists, random.Random(seed))
+    for question in questions or ():
+        if type(question) not in lab.domain.queries:
+            raise QueryError(f"{question!r} is no query that this lab answers; declare it: Domain(queries=[…])")
+    if questions is not None and not questions and reads:
+        raise QueryError("questions is empty; give a query to ask, or reads=0")
+    _check_given(lab, reads if questions is None else 0, writes if commands is None else 0)
+    if model is None:
+        model = questions[0].model if questions else order_summary if takes_orders(lab) else None
+    served = None if model is None else lab.serve(model, as_=served_as)
+    rates, given = (seconds, reads, writes, lists), (commands, questions)
+    calls = _schedule(lab, served, f"d{lab.head}-", *rates, *given, random.Random(seed))
     if not calls:
         raise QueryError(f"{reads:g} reads/s and {writes:g} writes/s are less than one call in {seconds:g} s")
 
@@ -174,17 +195,32 @@ def drive(
 
 
 def _schedule(
-    served: Served, prefix: str, seconds: float, reads: float, writes: float, lists: float, chance: random.Random
+    lab: Lab,
+    served: Served | None,
+    prefix: str,
+    seconds: float,
+    reads: float,
+    writes: float,
+    lists: float,
+    commands: Callable[[int], Command] | None,
+    questions: Sequence[Query] | None,
+    chance: random.Random,
 ) -> list[_Call]:
     """Return all calls in order of their moments, ready to be sent: what is made now costs nothing later."""
     keys = f"SELECT order_id, customer_id FROM order_summary ORDER BY hash(order_id) LIMIT {_KNOWN}"
-    known: Sequence[tuple[str, str]] = served.sql(keys).fetchall() or [(f"{prefix}o-0", f"{prefix}c")]
+    known: Sequence[tuple[str, str]] = [(f"{prefix}o-0", f"{prefix}c")]
+    if questions is None and served is not None and reads:
+        known = served.sql(keys).fetchall() or known
 
     def question() -> Message:
+        if questions is not None:
+            return chance.choice(questions)
         order, customer = chance.choice(known)
         return OrdersOfCustomer(customer_id=customer) if chance.random() < lists else OrderDetails(order_id=order)
 
     def command(number: int) -> Message:
+        if commands is not None:
+            return commands(number)
         step, order = number // _TOGETHER % 4, f"{prefix}o-{_order(number)}"
         if step == 0:
             return PlaceOrder(order_id=order, customer_id=f"{prefix}c", lines=(_LINE,))
@@ -195,10 +231,39 @@ def _schedule(
     def moments(rate: float) -> list[float]:
         return sorted(chance.uniform(0, seconds) for _ in range(round(rate * seconds)))
 
-    asked = [(at, question()) for at in moments(reads)]
-    sent = [(at, command(number)) for number, at in enumerate(moments(writes))]
-    planned = sorted([*asked, *sent], key=lambda pair: pair[0])
-    return [_Call(number, at, message) for number, (at, message) in enumerate(planned)]
+    keyed = {kind: decider for decider in lab.domain.deciders for kind in decider.commands}
+
+    def lane(number: int, message: Message) -> int:
+        if commands is None:
+            return _order(number)
+        decider = keyed.get(type(message))  # type: ignore[arg-type]
+        if decider is None or not isinstance(message, Command):
+            kinds = ", ".join(kind.__name__ for kind in keyed) or "none: it takes facts, by record and append_table"
+            raise QueryError(f"commands({number}) is no command that this lab handles: {message!r}; it handles {kinds}")
+        return zlib.crc32(f"{decider.category}/{decider.stream_id(message)}".encode())
+
+    asked = [(at, question(), 0) for at in moments(reads)]
+    made = [(at, number, command(number)) for number, at in enumerate(moments(writes))]
+    sent = [(at, message, lane(number, message)) for at, number, message in made]
+    planned = sorted([*asked, *sent], key=lambda call: call[0])
+    return [_Call(number, *call) for number, call in enumerate(planned)]
+
+
+def _check_given(lab: Lab, reads: float, writes: float) -> None:
+    """Refuse to drive a lab that is no shop with what only a shop can do.
+
+    Args:
+        reads, writes: those for which the caller gave neither questions nor commands.
+    """
+    if takes_orders(lab) or not (reads or writes):
+        return
+    handled = ", ".join(kind.__name__ for decider in lab.domain.deciders for kind in decider.commands) or "none"
+    asked = ", ".join(query.__name__ for query in lab.domain.queries) or "none"
+    raise QueryError(
+        "drive places orders and asks for them, and this lab is no shop: give it commands=, a function of a number "
+        f"that returns a command (it handles {handled}), or writes=0; and questions=, a list of queries to draw from "
+        f"(it answers {asked}), or reads=0"
+    )
 
 
 def _order(number: int) -> int:
@@ -208,7 +273,7 @@ def _order(number: int) -> int:
 
 def _run(
     lab: Lab,
-    served: Served,
+    served: Served | None,
     calls: Sequence[_Call],
     answer: Callable[[Message], object],
     threads: int,
@@ -228,7 +293,7 @@ def _run(
             if over.is_set():
                 return
             error = behind = None
-            if isinstance(call.message, Query):
+            if isinstance(call.message, Query) and served is not None:
                 behind = max(0, lab.head - served.position)
             began = time.perf_counter()
             try:
@@ -237,10 +302,10 @@ def _run(
                 error = f"{type(problem).__name__}: {problem}"
             note.append(_Done(call.number, began - start, time.perf_counter() - start, behind, error))
 
-    # Whoever is free takes the next read. All commands of an order go through one thread, in their order.
+    # Whoever is free takes the next read. All commands of a stream go through one thread, in their order.
     reads = iter([call for call in calls if isinstance(call.message, Query)])
     writes = [call for call in calls if isinstance(call.message, Command)]
-    shares = [iter([call for n, call in enumerate(writes) if _order(n) % threads == one]) for one in range(threads)]
+    shares = [iter([call for call in writes if call.lane % threads == one]) for one in range(threads)]
     jobs = zip([*[reads] * threads, *shares], done, strict=True)
     team = [threading.Thread(target=work, args=job, name="cqrs_lab driver", daemon=True) for job in jobs]
     used = time.process_time()
@@ -268,7 +333,7 @@ def _framed(calls: Sequence[_Call], done: Sequence[_Done], served_as: str, end: 
     by_number = {one.number: one for one in done}
     missing = f"NotAnswered: not within {end:g} s of the start"
     rows = []
-    for number, at, message in calls:
+    for number, at, message, _ in calls:
         _, started, ended, behind, error = by_number.get(number) or _Done(number, None, end, None, missing)
         rows.append(
             {

@@ -98,8 +98,9 @@ def compare_latency(
     Returns:
         A frame with served_as, question, events (in the log), runs, p50_ms, p50_low_ms and p50_high_ms (the 95 %
         interval of the median, from the ranks of the runs), p95_ms, p99_ms (linear between runs) and staleness_events
-        (events of the log that the serving did not know at the start). And, empty without costs and without orders to
-        place: write_ms (placing an order, with a projection moved in the same transaction), refresh_ms (bringing it up
+        (events of the log that the serving did not know at the start). And, empty without costs and where nothing can
+        be written: write_ms (placing an order, with a projection moved in the same transaction; in a lab that takes
+        no orders, recording the latest event of the model once more, under a new id), refresh_ms (bringing it up
         by one event: all rows anew when materialized), event_ms (each further event of a batch) and bytes (of the
         blocks of the file that hold its columns, without the index of its key).
 
@@ -147,6 +148,9 @@ def compare_latency(
 def compare_sizes(orders: Iterable[int] = (300, 3_000, 30_000), **more: Any) -> pl.DataFrame:
     """Time the shop's order_summary at several sizes of the history, each in a lab of its own in memory.
 
+    The shops are made up. For another domain open labs of several sizes, such as by `open_log(frame.head(n))`, and
+    join what `compare_latency` returns for each: `pl.concat(frames)`.
+
     Args:
         orders: how many orders each history has; with the customers 3.7 events an order.
         more: as for `compare_latency`.
@@ -155,7 +159,12 @@ def compare_sizes(orders: Iterable[int] = (300, 3_000, 30_000), **more: Any) -> 
         The frames of `compare_latency`, one below the other.
     """
     frames = []
-    for number in orders:
+    for number in [orders] if isinstance(orders, Lab) else orders:
+        if not hasattr(number, "__index__"):
+            raise QueryError(
+                f"compare_sizes makes up shops of so many orders, and {number!r} is no number; for a lab of your own "
+                "use compare_latency(lab, model), and pl.concat for several sizes"
+            )
         with open_shop() as lab:
             generate(lab, Workload(orders=number))
             frames.append(compare_latency(lab, order_summary, **more))

@@ -190,6 +190,9 @@ def _arrow(layout: Layout, number: int, step: Step, heaviest: int) -> str:
     points = [*way[:-1], (x, y - sign * head * 0.8)]
     path = [f"M{points[0][0]:.1f} {points[0][1]:.1f}"]
     for (x0, y0), (x1, y1) in pairwise(points):
+        if f"{x0:.1f}" == f"{x1:.1f}":
+            path.append(f"V{y1:.1f}")
+            continue
         middle = (y0 + y1) / 2
         path.append(f"C{x0:.1f} {middle:.1f} {x1:.1f} {middle:.1f} {x1:.1f} {y1:.1f}")
     dash = ' stroke-dasharray="7 4"' if is_back else ""

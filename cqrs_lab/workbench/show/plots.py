@@ -16,7 +16,6 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from cqrs_lab.app import Lab
 from cqrs_lab.errors import InvalidTable
 from cqrs_lab.shop.orders import STAGES
 from cqrs_lab.workbench.measure.crossovers import Crossover
@@ -98,7 +97,7 @@ def latency_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
         InvalidTable: a column is missing, or there are no rows.
     """
     behind = pl.col("staleness_events")
-    shown = _need(frame, "served_as", "question", "events", "p50_ms", "p95_ms", "staleness_events").with_columns(
+    shown = need(frame, "served_as", "question", "events", "p50_ms", "p95_ms", "staleness_events").with_columns(
         pl.col("question").replace(QUESTIONS),
         serving=pl.when(behind > 0)
         .then(pl.format("{} ({} events behind)", "served_as", behind))
@@ -127,7 +126,7 @@ def latency_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
         labelAngle=0, labelOrient="top", labelAnchor="start", labelFontSize=14, labelFontWeight="bold", labelPadding=0
     )
     chart = alt.layer(whisker, point, label).properties(width=460, height=alt.Step(42))
-    return _styled(
+    return styled(
         chart.facet(row=alt.Row("question:N", title=None, sort=questions, header=header), spacing=14).resolve_scale(
             y="independent"
         ),
@@ -136,39 +135,40 @@ def latency_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
     )
 
 
-def orders_per_day_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
-    """Return a chart of orders over days.
+def orders_per_day_chart(frame: pl.DataFrame, *, day: str = "day", count: str = "orders") -> alt.TopLevelMixin:
+    """Return a chart of orders, or of anything else that is counted, over days.
 
     Args:
-        frame: day (a date) and orders, as the read model daily_orders has them.
+        frame: a column of dates, and one with the counts, as the read model daily_orders has them.
+        day, count: their names.
 
     Raises:
         InvalidTable: a column is missing, or there are no rows.
     """
-    base = alt.Chart(_need(frame, "day", "orders")).encode(
-        x=alt.X("day:T", title=None), y=alt.Y("orders:Q", title="orders placed")
+    base = alt.Chart(need(frame, day, count).select(day=day, orders=count)).encode(
+        x=alt.X("day:T", title=None), y=alt.Y("orders:Q", title="orders placed" if count == "orders" else count)
     )
     chart = alt.layer(base.mark_area(color=BLUE, opacity=0.15), base.mark_line(color=BLUE, strokeWidth=2))
-    return _styled(chart.properties(width=560, height=220), "Orders per day")
+    return styled(chart.properties(width=560, height=220), f"{count.capitalize()} per day")
 
 
-def status_chart(frame: pl.DataFrame, *, count: str = "orders") -> alt.TopLevelMixin:
+def status_chart(frame: pl.DataFrame, *, status: str = "status", count: str = "orders") -> alt.TopLevelMixin:
     """Return a chart of how many orders, or rows of any other kind, are in each status.
 
     Args:
-        frame: a column status, and one with the counts.
-        count: name of the latter.
+        frame: a column with the statuses, and one with the counts.
+        status, count: their names.
 
     Raises:
         InvalidTable: a column is missing, or there are no rows.
     """
-    shown = _need(frame, "status", count)
+    shown = need(frame, status, count).select(status=pl.col(status).cast(pl.String), orders=count)
     there = shown["status"].to_list()
-    order = [*(stage for stage in STAGES if stage in there), *(status for status in there if status not in STAGES)]
-    base = alt.Chart(shown).encode(x=alt.X(f"{count}:Q", title=count), y=alt.Y("status:N", title=None, sort=order))
-    label = base.mark_text(align="left", dx=5, fontSize=12).encode(text=alt.Text(f"{count}:Q", format=","))
+    order = [*(stage for stage in STAGES if stage in there), *(other for other in there if other not in STAGES)]
+    base = alt.Chart(shown).encode(x=alt.X("orders:Q", title=count), y=alt.Y("status:N", title=None, sort=order))
+    label = base.mark_text(align="left", dx=5, fontSize=12).encode(text=alt.Text("orders:Q", format=","))
     chart = alt.layer(base.mark_bar(color=BLUE), label).properties(width=480, height=alt.Step(30))
-    return _styled(chart, f"{count.capitalize()} by status")
+    return styled(chart, f"{count.capitalize()} by {status}")
 
 
 def lag_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
@@ -180,7 +180,7 @@ def lag_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
     Raises:
         InvalidTable: a column is missing, or there are no rows.
     """
-    shown = _need(frame, "position", "seconds").sort("position")
+    shown = need(frame, "position", "seconds").sort("position")
     shown = shown.select(append=pl.int_range(1, pl.len() + 1), ms=pl.col("seconds") * 1000)
     said = {name: shown["ms"].quantile(at) or 0.0 for name, at in (("half of them", 0.5), ("95 of 100", 0.95))}
     lines = pl.DataFrame({"ms": said.values(), "said": [f"{name}: {_readable(ms)}" for name, ms in said.items()]})
@@ -190,7 +190,7 @@ def lag_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
     # Beside the points, where nothing can hide behind it.
     label = alt.Chart(lines).mark_text(align="left", dx=6, fontSize=12).encode(y=late, x=alt.value(560), text="said:N")
     chart = alt.layer(points.encode(x=alt.X("append:Q", title="appends, in their order"), y=late), rules, label)
-    return _styled(chart.properties(width=560, height=220), "How late an append could be seen")
+    return styled(chart.properties(width=560, height=220), "How late an append could be seen")
 
 
 def distribution_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
@@ -204,7 +204,7 @@ def distribution_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
     """
     row = pl.format("{} ({})", "question", "served_as").alias("row")
     ms = pl.col("ms").clip(lower_bound=0.001).log10()
-    shown = _need(frame, "question", "served_as", "ms").select(
+    shown = need(frame, "question", "served_as", "ms").select(
         row, ((ms * 200).round() / 200).alias("log"), lane=pl.int_range(pl.len()).hash(seed=1) % 25
     )
     rows = shown["row"].unique(maintain_order=True).to_list()
@@ -229,7 +229,7 @@ def distribution_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
     chart = alt.layer(dots, half, most).properties(width=560, height=70)
     header = alt.Header(labelAngle=0, labelOrient="top", labelAnchor="start", labelFontSize=13, labelPadding=0)
     said = f"all {len(frame):,} calls; the full line is the median, the broken one the 99th percentile"
-    return _styled(
+    return styled(
         chart.facet(row=alt.Row("row:N", title=None, sort=rows, header=header), spacing=8), "Every single latency", said
     )
 
@@ -243,7 +243,7 @@ def staleness_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
     Raises:
         InvalidTable: a column is missing, or there are no reads.
     """
-    reads = _need(_need(frame, "intended_at", "staleness_events").drop_nulls(), "intended_at", "staleness_events")
+    reads = need(need(frame, "intended_at", "staleness_events").drop_nulls(), "intended_at", "staleness_events")
     width = max(reads["intended_at"]) / 560 or 1.0
     points = reads.with_columns((pl.col("intended_at") / width).round() * width).unique(maintain_order=True)
     worst = reads.group_by(pl.col("intended_at").floor()).agg(pl.max("staleness_events")).sort("intended_at")
@@ -255,9 +255,7 @@ def staleness_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
     dots = alt.Chart(alt.InlineData(values=points.to_dicts())).mark_circle(size=9, opacity=0.4, color=BLUE)
     line = alt.Chart(alt.InlineData(values=worst.to_dicts())).mark_line(color=ORANGE, interpolate="step-after")
     chart = alt.layer(dots.encode(x=x, y=y), line.encode(x=x, y=y)).properties(width=560, height=220)
-    return _styled(
-        chart, "How old the answers were", "every read a point; the line is the oldest answer of each second"
-    )
+    return styled(chart, "How old the answers were", "every read a point; the line is the oldest answer of each second")
 
 
 def crossover_chart(found: Crossover) -> alt.TopLevelMixin:
@@ -275,7 +273,7 @@ def crossover_chart(found: Crossover) -> alt.TopLevelMixin:
     loser = found.crossings["loses"][0]
     rules = alt.Chart(wins).mark_rule(strokeDash=[6, 4]).encode(x=x, color=color)
     chart = alt.layer(lines.mark_line(strokeWidth=2), points, rules).properties(width=520, height=280)
-    return _styled(chart, "Where each serving begins to win", f"a broken line: from there on it beats the {loser}")
+    return styled(chart, "Where each serving begins to win", f"a broken line: from there on it beats the {loser}")
 
 
 def crossover_map(frame: pl.DataFrame) -> alt.TopLevelMixin:
@@ -287,7 +285,7 @@ def crossover_map(frame: pl.DataFrame) -> alt.TopLevelMixin:
     Raises:
         InvalidTable: a column is missing, or there are no rows.
     """
-    shown = _need(frame, "events", "reads_per_refresh", "served_as")
+    shown = need(frame, "events", "reads_per_refresh", "served_as")
     there = [way for way in SERVINGS if way in set(shown["served_as"])]
     color = alt.Color(
         "served_as:N", title="cheapest", scale=alt.Scale(domain=there, range=[SERVINGS[w] for w in there])
@@ -296,76 +294,11 @@ def crossover_map(frame: pl.DataFrame) -> alt.TopLevelMixin:
     sizes = alt.X("events:O", title="events in the log", axis=alt.Axis(format=",", labelAngle=0))
     cells = alt.Chart(shown).mark_rect(stroke="white").encode(x=sizes, y=reads, color=color)
     chart = cells.properties(width=110 * shown["events"].n_unique(), height=alt.Step(16))
-    return _styled(chart, "Which serving is the cheapest to read", "a read with its share of what keeps it up to date")
+    return styled(chart, "Which serving is the cheapest to read", "a read with its share of what keeps it up to date")
 
 
-def describe(lab: Lab) -> alt.TopLevelMixin:
-    """Return six small charts of a lab's orders, made up or imported: when, by whom, what became of them, how fast.
-
-    Raises:
-        InvalidTable: the lab has no orders.
-    """
-    past = lab.as_of(position=lab.head)
-    frames = {name: past.sql(sql).pl() for name, sql in _SHAPE.items()}
-    counts = alt.Y("orders:Q", title=None, axis=alt.Axis(tickCount=4, format="~s"))
-    log: Any = {"scale": alt.Scale(type="log"), "axis": alt.Axis(tickCount=4, format="~g")}
-    label: Any = {"title": None, "sort": None, "axis": alt.Axis(labelAngle=0)}
-    hours = alt.Axis(labelAngle=0, values=[0, 6, 12, 18, 23])
-    bar, line = {"type": "bar", "color": BLUE}, {"type": "line", "color": BLUE}
-    looks: dict[str, tuple[Any, Any]] = {
-        "Orders by hour of the day, UTC": (bar, {"x": alt.X("hour:O", title=None, axis=hours), "y": counts}),
-        "Orders by weekday": (bar, {"x": alt.X("weekday:O", **label), "y": counts}),
-        "Orders by day": (line, {"x": alt.X("day:T", title=None), "y": counts}),
-        "Orders by customer, most first": (
-            line | {"point": {"color": BLUE}},
-            {"x": alt.X("rank:Q", title=None, **log), "y": alt.Y("orders:Q", title=None, **log)},
-        ),
-        "What happened to an order last": (bar, {"x": alt.X("orders:Q", title=None), "y": alt.Y("event:N", **label)}),
-        "Hours since the event before": (
-            bar | {"height": 6, "opacity": 0.4},
-            {
-                "x": alt.X("low:Q", title="the point is the median; 90 of 100 are within", **log),
-                "x2": "high:Q",
-                "y": alt.Y("step:N", **label),
-            },
-        ),
-    }
-    charts = [
-        alt.Chart(_need(frame, *frame.columns), mark=mark, title=title).encode(**encoding)
-        for frame, (title, (mark, encoding)) in zip(frames.values(), looks.items(), strict=True)
-    ]
-    medians = alt.Chart(frames["steps"]).mark_point(color=BLUE, filled=True, size=70, opacity=1)
-    charts[-1] += medians.encode(x="median:Q", y=alt.Y("step:N", **label))
-    sized = [chart.properties(width=270, height=130) for chart in charts]
-    rows = alt.vconcat(*(alt.hconcat(*sized[first : first + 2]) for first in (0, 2, 4)))
-    return _styled(rows, f"{frames['hours']['orders'].sum():,} orders")
-
-
-_SHAPE = {
-    "hours": "SELECT hour(occurred_at) AS hour, count(*) AS orders FROM order_events WHERE type = 'OrderPlaced' "
-    "GROUP BY hour ORDER BY hour",
-    "weekdays": "SELECT strftime(occurred_at, '%a') AS weekday, count(*) AS orders FROM order_events "
-    "WHERE type = 'OrderPlaced' GROUP BY weekday ORDER BY min(isodow(occurred_at))",
-    "days": "SELECT occurred_at::DATE AS day, count(*) AS orders FROM order_events WHERE type = 'OrderPlaced' "
-    "GROUP BY day ORDER BY day",
-    # One row for each number of orders, so that a million customers are a chart, too.
-    "customers": """
-SELECT orders, sum(count(*)) OVER (ORDER BY orders DESC)::BIGINT AS rank
-FROM (SELECT count(*) AS orders FROM order_events WHERE type = 'OrderPlaced' GROUP BY customer_id)
-GROUP BY orders ORDER BY rank""",
-    "last": """
-SELECT replace(event, 'Order', '') AS event, count(*) AS orders
-FROM (SELECT arg_max(type, version) AS event FROM order_events GROUP BY order_id) GROUP BY ALL ORDER BY orders DESC""",
-    "steps": """
-SELECT step, quantile_cont(hours, 0.05) AS low, median(hours) AS median, quantile_cont(hours, 0.95) AS high
-FROM (SELECT replace(type, 'Order', '') AS step,
-             epoch(occurred_at - lag(occurred_at) OVER (PARTITION BY order_id ORDER BY version)) / 3600 AS hours
-      FROM order_events)
-WHERE step IN ('Paid', 'Shipped', 'Delivered') AND hours > 0 GROUP BY step ORDER BY step = 'Delivered', step""",
-}
-
-
-def _need(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
+def need(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
+    """Return these columns of a frame; refuse one that lacks them, or has no rows."""
     for name in columns:
         if name not in frame.columns:
             raise InvalidTable(
@@ -380,7 +313,8 @@ def _readable(millis: float) -> str:
     return f"{millis / 1000:.3g} s" if millis >= 1000 else f"{millis:.2g} ms" if millis < 100 else f"{millis:.0f} ms"
 
 
-def _styled(chart: Any, title: str, subtitle: str = "") -> alt.TopLevelMixin:
+def styled(chart: Any, title: str, subtitle: str = "") -> alt.TopLevelMixin:
+    """Return a chart with its title, in the looks that all of them have."""
     # configure() comes first: it starts the configuration anew.
     styled: alt.TopLevelMixin = (
         chart.properties(title=alt.Title(title, subtitle=subtitle, anchor="start", fontSize=16, subtitleFontSize=13))

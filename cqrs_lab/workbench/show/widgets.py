@@ -16,10 +16,10 @@ from typing import Any
 import polars as pl
 
 from cqrs_lab.app import Lab
-from cqrs_lab.errors import CqrsLabError
+from cqrs_lab.errors import CqrsLabError, UnknownReadModel
 from cqrs_lab.read.past import Past
 from cqrs_lab.read.projection import Model
-from cqrs_lab.shop.orders import STAGES
+from cqrs_lab.shop.orders import STAGES, OrderPlaced
 from cqrs_lab.shop.read_models import order_summary
 from cqrs_lab.sql.names import quote
 
@@ -56,12 +56,12 @@ class Snapshot:
         return "\n".join([*parts, _table(self.latest.columns, latest, "latest rows")])
 
 
-def snapshot(lab: Lab, position: int, *, model: Model | str = order_summary, rows: int = 5) -> Snapshot:
+def snapshot(lab: Lab, position: int, *, model: Model | str | None = None, rows: int = 5) -> Snapshot:
     """Return a read model as it was at a position.
 
     Args:
         position: from 0 to `lab.head`.
-        model: a read model, or the name of one.
+        model: a read model, or the name of one; None: the shop's order_summary.
         rows: how many of its rows to take along.
 
     Raises:
@@ -69,7 +69,7 @@ def snapshot(lab: Lab, position: int, *, model: Model | str = order_summary, row
         UnknownReadModel, ReadModelRefused: there is no such read model.
     """
     past = lab.as_of(position=position)
-    declared = lab.model(model)
+    declared = _model(lab, model)
     name = quote(declared.name)
     schema = past.sql(f"SELECT * FROM {name} LIMIT 0").pl().schema
     times = [column for column, kind in schema.items() if kind.is_temporal()]
@@ -118,19 +118,19 @@ class Difference:
         return "\n".join([head, _table([*columns, "what"], rows, "first rows that differ")]) if rows else head
 
 
-def difference(lab: Lab, before: int, after: int, *, model: Model | str = order_summary, rows: int = 5) -> Difference:
+def difference(lab: Lab, before: int, after: int, *, model: Model | str | None = None, rows: int = 5) -> Difference:
     """Return what is different in a read model between two positions.
 
     Args:
         before, after: from 0 to `lab.head`; when the first is the later one, the answer leads back.
-        model: a read model, or the name of one.
+        model: a read model, or the name of one; None: the shop's order_summary.
         rows: how many of the rows that differ to take along.
 
     Raises:
         InvalidMoment: there is no such position.
         UnknownReadModel, ReadModelRefused: there is no such read model.
     """
-    declared = lab.model(model)
+    declared = _model(lab, model)
     found = lab.diff(declared, before, after).pl()
     counts = dict.fromkeys(("added", "removed", "changed"), 0) | dict(found.group_by("change").len().iter_rows())
     return Difference(model=declared.name, before=before, after=after, counts=counts, first=found.head(rows))
@@ -148,7 +148,7 @@ class TimeMachine:
         box: all of it, to be put into other widgets.
     """
 
-    def __init__(self, lab: Lab, model: Model | str, rows: int, compare: int | None) -> None:
+    def __init__(self, lab: Lab, model: Model | str | None, rows: int, compare: int | None) -> None:
         try:
             import ipywidgets  # type: ignore[import-untyped]
         except ModuleNotFoundError as error:
@@ -156,7 +156,7 @@ class TimeMachine:
                 "the time machine needs ipywidgets; install it with: pip install 'cqrs-lab[lab]'"
             ) from error
         head = lab.head
-        self._lab, self._model, self._rows = lab, lab.model(model), rows
+        self._lab, self._model, self._rows = lab, _model(lab, model), rows
         page = self._seen(head, compare)
 
         def handle(name: str, spoken: str, value: int, disabled: bool) -> tuple[Any, Any]:
@@ -208,12 +208,13 @@ class TimeMachine:
 
 
 def time_machine(
-    lab: Lab, model: Model | str = order_summary, *, rows: int = 5, compare: int | None = None
+    lab: Lab, model: Model | str | None = None, *, rows: int = 5, compare: int | None = None
 ) -> TimeMachine:
     """Return a slider over the whole log that shows a read model as it was at each position; it starts at the head.
 
     Args:
-        model: a read model, or the name of one; when it has a column status, its rows are counted by it.
+        model: a read model, or the name of one; None: the shop's order_summary. When it has a
+            column status, its rows are counted by it.
         rows: how many rows to show.
         compare: the position that a second slider starts at, to show what changed from there; None: it is off.
 
@@ -223,6 +224,23 @@ def time_machine(
         UnknownReadModel, ReadModelRefused: there is no such read model.
     """
     return TimeMachine(lab, model, rows, compare)
+
+
+def _model(lab: Lab, model: Model | str | None) -> Model:
+    """The read model to show; the shop's own where none is named.
+
+    Raises:
+        UnknownReadModel: none is named, and the lab has no order_summary; says which there are.
+    """
+    if model is not None:
+        return lab.model(model)
+    catalog = lab.as_of(position=lab.head).catalog
+    known = catalog.known
+    if "order_summary" in known or any(OrderPlaced in decider.events for decider in lab.domain.deciders):
+        return lab.model(known.get("order_summary", order_summary))
+    names = ", ".join(other.name for other in {**catalog.models, **known}.values())
+    there = f"there are {names}" if names else "there are none yet, so declare one: ReadModel(name, key, sql)"
+    raise UnknownReadModel(f"say which read model to show, such as time_machine(lab, model); {there}")
 
 
 def _recorded_at(lab: Lab, past: Past) -> datetime | None:
