@@ -24,10 +24,12 @@ class Call:
     Attributes:
         name: the function that DuckDB found, as its catalogue spells it.
         types: the types that it is called with, casts included.
+        taken_for: of AT TIME ZONE, the zone in which it takes a time of the log, which is in UTC, to be local.
     """
 
     name: str
     types: tuple[str, ...]
+    taken_for: str = ""
 
 
 def bound_calls(run: Callable[[str, Sequence[Any]], list[tuple[Any, ...]]], select: str) -> list[Call]:
@@ -56,10 +58,27 @@ def _calls(plan: Any) -> Iterator[Call]:
     elif isinstance(plan, dict):
         if str(plan.get("expression_class", "")).startswith("BOUND_") and "qname" in plan:
             types = tuple(str(kind.get("id")) for kind in plan.get("arguments", []))
-            yield Call(str(plan["qname"]["path"][-1]).lower(), types)
+            name = str(plan["qname"]["path"][-1]).lower()
+            yield Call(name, types, _taken_for(plan) if name == "timezone" and types[1:] == ("TIMESTAMP",) else "")
         for key, value in plan.items():
             if key != "function_data":
                 yield from _calls(value)
+
+
+def _taken_for(call: dict[str, Any]) -> str:
+    zone, time = call.get("children", [{}, {}])
+    name = str((zone.get("value") or {}).get("value", "…"))
+    return "" if name.upper() in ("UTC", "ETC/UTC", "GMT") or _reads_text(time) else name
+
+
+def _reads_text(value: Any) -> bool:
+    """Whether a time is made of text, which may be local anywhere."""
+    if isinstance(value, list):
+        return any(map(_reads_text, value))
+    if not isinstance(value, dict):
+        return False
+    is_text = value.get("type") == "BOUND_REF" and (value.get("return_type") or {}).get("id") == "VARCHAR"
+    return is_text or any(map(_reads_text, value.get("children", [])))
 
 
 def bound_reasons(calls: list[Call]) -> Iterator[str]:
@@ -73,6 +92,11 @@ def bound_reasons(calls: list[Call]) -> Iterator[str]:
         reason = functions.refusal(call.name, len(call.types))
         if reason is not None and call.name != "error":
             yield f"{call.name}() is not a function of the events: {reason}"
+        elif call.taken_for:
+            yield (
+                f"AT TIME ZONE '{call.taken_for}' takes a time to be local there, while all times here are in UTC; for "
+                f"the local time say AT TIME ZONE 'UTC' AT TIME ZONE '{call.taken_for}'"
+            )
         elif call.name in functions.SUMS and any(kind in _INEXACT for kind in call.types):
             yield (
                 f"it adds up {call.types[0]} values in {call.name}(), which gives another result with every run; "

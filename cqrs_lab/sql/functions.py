@@ -29,6 +29,19 @@ BY_ARRIVAL = frozenset(
     regr_syy reservoir_quantile sem skewness stddev stddev_pop stddev_samp sumkahan var_pop var_samp variance
     variant_group_object""".split()
 )
+# What says the same as one of those; of exact numbers sums are exact.
+INSTEAD = {
+    "mode": "count each value in a read model of its own and take arg_max(value, (n, value)) of that",
+    "product": "multiply exact numbers by list_reduce(list(x ORDER BY position), lambda a, b: a * b)",
+    **dict.fromkeys(
+        ("stddev", "stddev_samp", "stddev_pop", "variance", "var_samp", "var_pop"),
+        "of exact numbers, sqrt((count(*) * sum(x * x) - sum(x) * sum(x)) / (count(*) * (count(*) - 1))) is the "
+        "deviation of a sample",
+    ),
+    **dict.fromkeys(("favg", "fsum", "kahan_sum", "sumkahan"), "cast to DECIMAL and take sum()"),
+    **dict.fromkeys(("approx_quantile", "reservoir_quantile"), "take quantile_disc() or median()"),
+    "approx_top_k": "count each value in a read model of its own and rank those",
+}
 AGGREGATES = ORDERLESS | BY_ORDER | BY_ARGUMENT | BY_ARRIVAL
 # Window functions that give rows with equal order the same answer, and those that tell such rows apart.
 RANKS = frozenset("rank rank_dense dense_rank percent_rank cume_dist".split())

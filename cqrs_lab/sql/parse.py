@@ -103,7 +103,8 @@ def _function_reasons(node: Node) -> Iterator[str]:
     if reason is not None:
         yield f"{name}() is not a function of the events: {reason}"
     elif name in functions.BY_ARRIVAL:
-        yield f"{name}() may depend on the order in which rows arrive; use an aggregate that does not"
+        instead = functions.INSTEAD.get(name, "use an aggregate that does not")
+        yield f"{name}() may depend on the order in which rows arrive; {instead}"
     elif not functions.is_classified(name):
         if name in _catalogue():
             yield (

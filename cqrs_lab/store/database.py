@@ -239,6 +239,8 @@ class Database:
         allowed = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
         if len(kinds) != 1 or kinds[0] not in allowed:
             names = ", ".join(kind.name for kind in kinds) or "nothing"
+            if names == "MULTI":  # what DuckDB calls a PIVOT whose columns it has to look up first
+                names = "a PIVOT without its values, which are several; name them, as in ON kind IN ('a', 'b')"
             raise QueryFailed(f"a question is one SELECT; this text holds {names}: {sql.strip()[:200]}")
 
     def checkpoint(self) -> None:

@@ -69,7 +69,7 @@ def _say_order(arrow: pa.Table) -> None:
         return
     codes = arrow["id"].combine_chunks().cast(pa.string()).dictionary_encode().indices.to_numpy(zero_copy_only=False)
     streams = int(codes.max()) + 1
-    if streams < len(codes) and int(np.count_nonzero(codes[1:] != codes[:-1])) + 1 == streams:
+    if 1 < streams < len(codes) and int(np.count_nonzero(codes[1:] != codes[:-1])) + 1 == streams:
         warnings.warn(
             f"the table is in order of id and not of time: {back:,} of its {len(codes):,} events occurred before the "
             "one above them. Positions follow the table, so as_of(position=…) means less than it could; sort by "

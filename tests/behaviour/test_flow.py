@@ -77,13 +77,13 @@ def test_the_past_has_its_own_flow() -> None:
         assert "occurred by 2026-01-01 01:30 UTC" in flow_picture(lab.as_of(occurred=moment)).alt
 
 
-def test_late_events_stand_where_the_store_learnt_of_them() -> None:
-    """The order in a stream is that of versions, so that a wait can be negative."""
+def test_late_events_stand_where_they_happened() -> None:
+    """What became known late comes before what it happened before, and no wait is negative."""
     with open_shop(threads=1) as lab:
         lab.send(place(1), occurred_at=DAY)
         lab.send(pay(1), occurred_at=DAY - timedelta(hours=2))
-        assert flows(lab, "order").rows()[2] == ("OrderPlaced", "OrderPaid", 1, timedelta(hours=-2))
-        assert "-2 h" in texts(flow_picture(lab, "order").svg)
+        assert ("OrderPaid", "OrderPlaced", 1, timedelta(hours=2)) in flows(lab, "order").rows()
+        assert "2 h" in texts(flow_picture(lab, "order").svg)
 
 
 def test_which_category_is_asked_for_where_there_are_several() -> None:

@@ -542,10 +542,13 @@ FUNCTIONS = (
     ),
     *(
         refused(
-            f"{name}() may depend on the order in which rows arrive; use an aggregate that does not",
+            f"{name}() may depend on the order in which rows arrive; {instead}",
             f"SELECT order_id, {name}(total) AS n FROM order_events GROUP BY 1",
         )
-        for name in ("mode", "stddev")
+        for name, instead in (
+            ("kurtosis", "use an aggregate that does not"),
+            ("mode", "count each value in a read model of its own and take arg_max(value, (n, value)) of that"),
+        )
     ),
     refused("DuckDB has no function nonsense()", "SELECT order_id, nonsense(total) AS n FROM order_events"),
     refused(
@@ -635,6 +638,11 @@ _ADDS = (
 # What can be declared, and is refused by the lab of the shop.
 UNBOUND = (
     refused("read model 'mine' reads itself", "SELECT order_id FROM mine"),
+    refused(
+        "read model 'mine' was refused: AT TIME ZONE 'Europe/Amsterdam' takes a time to be local there, while all times "
+        "here are in UTC; for the local time say AT TIME ZONE 'UTC' AT TIME ZONE 'Europe/Amsterdam'",
+        "SELECT order_id, max(occurred_at) AT TIME ZONE 'Europe/Amsterdam' AS n FROM order_events GROUP BY 1",
+    ),
     refused("read model 'mine' reads itself", "SELECT order_id FROM order_facts JOIN MINE USING (order_id)"),
     refused(_UNKNOWN.format("orders.parquet"), "SELECT order_id FROM 'orders.parquet'"),
     refused(_UNKNOWN.format("streams"), "SELECT order_id FROM streams"),

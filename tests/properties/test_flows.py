@@ -24,6 +24,8 @@ def test_arrows_are_those_of_a_plain_count(history, share, most):
         streams = defaultdict(list)
         for recorded in lab.events(category="order", up_to=position).dicts():
             streams[recorded["stream"]].append((recorded["type"], recorded["occurred_at"]))
+        for events in streams.values():
+            events.sort(key=lambda event: event[1])  # which leaves those of one moment in the order of the log
         waits = defaultdict(list)
         for events in streams.values():
             for (one, since), (other, at) in zip([(None, None), *events], [*events, (None, None)], strict=True):

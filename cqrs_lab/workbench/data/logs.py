@@ -29,11 +29,43 @@ from cqrs_lab.workbench.data.xes import read_xes
 from cqrs_lab.write.sources import LINE, UTC, Problems, Source, as_frame, fail, instants, moments, need_columns, refuse
 
 XES_COLUMNS = {"case": "case:concept:name", "activity": "concept:name", "timestamp": "time:timestamp"}
+_CLOCKS = {
+    "time_was_ambiguous": "are in an hour that {zone} had twice, as the clocks went back; the first was taken",
+    "time_did_not_exist": "are in an hour that {zone} did not have, as the clocks went forward; they were moved on",
+}
 _MOST = 1_000  # activities; a column with more is hardly one of activities
 USUAL = {
-    "case": ("case:concept:name", "case_id", "caseid", "case id", "case", "session_id", "order_id", "ticket_id", "id"),
+    "case": (
+        "case:concept:name",
+        "case_id",
+        "caseid",
+        "case id",
+        "case",
+        "trace",
+        "ticket_id",
+        "ticket",
+        "incident",
+        "order_id",
+        "order",
+        "session_id",
+        "session",
+        "id",
+    ),
     "activity": ("concept:name", "activity", "event", "event_type", "action", "step", "status", "type"),
-    "timestamp": ("time:timestamp", "timestamp", "occurred_at", "time", "event_time", "date", "datetime", "created_at"),
+    "timestamp": (
+        "time:timestamp",
+        "timestamp",
+        "occurred_at",
+        "time",
+        "event_time",
+        "date",
+        "datetime",
+        "created_at",
+        "complete timestamp",
+        "when",
+        "at",
+        "ts",
+    ),
 }
 
 
@@ -108,7 +140,7 @@ def open_log(
         problems.check(frame, column, pl.col(column).is_null(), words)
     problems.tell()
     report, key = LogReport(), f"{category}_id"
-    at = _times(frame, timestamp, zone, format, file)
+    at = _times(frame, timestamp, zone, format, file, report)
     made = frame.select(LINE, id=pl.col(case).cast(pl.String), type=pl.col(activity).cast(pl.String), occurred_at=at)
     kinds = made["type"].value_counts(sort=True)
     if kinds.height > _MOST:
@@ -199,8 +231,15 @@ def _named(frame: pl.DataFrame, given: Mapping[str, str | None], file: str | Non
     return found
 
 
-def _times(frame: pl.DataFrame, column: str, zone: str | None, format: str | None, file: str | None) -> pl.Series:
-    """The moments of a column; what is none is refused."""
+def _times(
+    frame: pl.DataFrame,
+    column: str,
+    zone: str | None,
+    format: str | None,
+    file: str | None,
+    report: LogReport | None = None,
+) -> pl.Series:
+    """The moments of a column; what is none is refused, and what a change of clocks made unsure is reported."""
     times = frame[column]
     if times.dtype.is_numeric():  # seconds since 1970, or milli-, micro- or nanoseconds, by their size
         whole = times.cast(pl.Float64)
@@ -213,6 +252,10 @@ def _times(frame: pl.DataFrame, column: str, zone: str | None, format: str | Non
     found, naive = moments(times, zone, file)
     words = "is a time in ISO 8601; give format= for others, such as '%d.%m.%Y %H:%M'"
     refuse(frame, column, found.is_null(), words, file)
+    if zone is not None and report is not None and not times.dtype.is_numeric():
+        rules = instants(times, zone, file)["rule"].drop_nulls().value_counts()
+        for rule, count in sorted(rules.iter_rows()):
+            report.notes.append(f"{count:,} times {_CLOCKS[rule].format(zone=zone)}")
     refuse(frame, column, naive, "names its time zone; give zone= for those that do not, such as 'UTC'", file)
     return found
 
@@ -265,18 +308,23 @@ def _ordered(
     made: pl.DataFrame, frame: pl.DataFrame, recorded: str | None, zone: str | None, file: str | None, report: LogReport
 ) -> pl.DataFrame:
     """The events in order of time, with the time at which each is said to have been recorded."""
-    late = made.filter(pl.col("occurred_at").diff() < pl.duration(microseconds=0)).height
-    if late:
-        report.notes.append(f"{late:,} rows stood before an earlier one; events were put in order of time")
     now = datetime.now(UTC_ZONE)
     future = made.filter(pl.col("occurred_at") > now).height
     if future:
         report.notes.append(f"{future:,} events are in the future; they are recorded as of now")
-    if recorded is None:
-        made = made.sort("occurred_at", LINE)
-        return made.with_columns(recorded_at=pl.min_horizontal("occurred_at", pl.lit(now).cast(UTC)))
-    if recorded == "now" and "now" not in frame.columns:
-        return made.sort("occurred_at", LINE)
-    need_columns(frame, [recorded], file)
-    known = _times(frame, recorded, zone, None, file)
-    return made.with_columns(recorded_at=known).sort("recorded_at", "occurred_at", LINE)
+    if recorded is not None and (recorded != "now" or "now" in frame.columns):
+        need_columns(frame, [recorded], file)
+        made = made.with_columns(recorded_at=_times(frame, recorded, zone, None, file))
+        late = made.filter(pl.col("recorded_at") > pl.col("occurred_at"))
+        if late.height:
+            longest = late.select((pl.col("recorded_at") - pl.col("occurred_at")).max().dt.to_string("polars")).item()
+            known = f"{late.height:,} events became known after they occurred, by up to {longest}"
+            report.notes.append(f"{known}; events are in the order in which they became known")
+        return made.sort("recorded_at", "occurred_at", LINE)
+    back = made.filter(pl.col("occurred_at").diff() < pl.duration(microseconds=0)).height
+    if back:
+        report.notes.append(f"{back:,} rows stood before an earlier one; events were put in order of time")
+    made = made.sort("occurred_at", LINE)
+    if recorded is not None:
+        return made
+    return made.with_columns(recorded_at=pl.min_horizontal("occurred_at", pl.lit(now).cast(UTC)))

@@ -24,8 +24,8 @@ from cqrs_lab.workbench.show.flow_svg import Step, drawn, plain, readable
 _STEPS = """
 WITH steps AS (
     SELECT type, occurred_at, lag(type) OVER stream AS before, lag(occurred_at) OVER stream AS since,
-           lead(version) OVER stream IS NULL AS is_last
-    FROM {table} WINDOW stream AS (PARTITION BY stream_no ORDER BY version)
+           lead(position) OVER stream IS NULL AS is_last
+    FROM {table} WINDOW stream AS (PARTITION BY stream_no ORDER BY occurred_at, position)
 )
 SELECT before AS from_activity, type AS to_activity, count(*) AS times,
        round(median(epoch_us(occurred_at) - epoch_us(since)))::BIGINT AS median_wait
@@ -39,9 +39,9 @@ ORDER BY times DESC, from_activity NULLS FIRST, to_activity NULLS LAST
 def flows(of: Lab | Past, category: str | None = None) -> pl.DataFrame:
     """Return which activity directly follows which in the streams of a category.
 
-    A stream's events are taken in the order of their versions, which is the order in which the store learnt of them and
-    in which `evolve` folds them. `open_log` appends events in order of time, so that both are one. Where a log has late
-    events they are not, and a wait can be negative. Events of types that the domain no longer declares count, too.
+    A stream's events are taken in the order in which they occurred, those of one moment in the order of the log, so that
+    an event that became known late stands where it happened. Events of types that the domain no longer declares count,
+    too.
 
     Args:
         of: a lab, or what its `as_of` returned: at a position, as recorded by a time, or as occurred by a time.
