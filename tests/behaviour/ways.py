@@ -639,8 +639,8 @@ _ADDS = (
 UNBOUND = (
     refused("read model 'mine' reads itself", "SELECT order_id FROM mine"),
     refused(
-        "read model 'mine' was refused: AT TIME ZONE 'Europe/Amsterdam' takes a time to be local there, while all times "
-        "here are in UTC; for the local time say AT TIME ZONE 'UTC' AT TIME ZONE 'Europe/Amsterdam'",
+        "read model 'mine' was refused: AT TIME ZONE 'Europe/Amsterdam' takes a time to be local there, while all "
+        "times here are in UTC; for the local time say AT TIME ZONE 'UTC' AT TIME ZONE 'Europe/Amsterdam'",
         "SELECT order_id, max(occurred_at) AT TIME ZONE 'Europe/Amsterdam' AS n FROM order_events GROUP BY 1",
     ),
     refused("read model 'mine' reads itself", "SELECT order_id FROM order_facts JOIN MINE USING (order_id)"),

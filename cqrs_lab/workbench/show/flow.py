@@ -39,9 +39,8 @@ ORDER BY times DESC, from_activity NULLS FIRST, to_activity NULLS LAST
 def flows(of: Lab | Past, category: str | None = None) -> pl.DataFrame:
     """Return which activity directly follows which in the streams of a category.
 
-    A stream's events are taken in the order in which they occurred, those of one moment in the order of the log, so that
-    an event that became known late stands where it happened. Events of types that the domain no longer declares count,
-    too.
+    The events of a stream are taken in the order in which they occurred, those of one moment in that of the log: what
+    became known late stands where it happened. Events of types that the domain no longer declares count, too.
 
     Args:
         of: a lab, or what its `as_of` returned: at a position, as recorded by a time, or as occurred by a time.
