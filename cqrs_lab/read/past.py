@@ -18,6 +18,7 @@ from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.differences import columns_of, differences
 from cqrs_lab.read.kept import kept
 from cqrs_lab.read.projection import Model, Projection
+from cqrs_lab.read.unrecorded import check_not_hidden, check_nothing_happened
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.categories import as_stored, naive
 from cqrs_lab.store.moments import Moment, moment
@@ -128,7 +129,7 @@ def as_of(
         by = moment(recorded, "recorded")
         known = catalog.log.position_recorded_by(by)
         if not known and last:
-            _check_nothing_happened(catalog, by, f"by {recorded}", "occurred=")
+            check_nothing_happened(catalog, by, f"by {recorded}", "occurred=")
         last = min(last, known)
     return Past(catalog, last, None if occurred is None else moment(occurred, "occurred"))
 
@@ -152,9 +153,9 @@ def diff(
     if isinstance(before, date) and isinstance(after, date) and by != "occurred" and one.position == other.position:
         if not one.position:
             last = max(before, after, key=lambda time: moment(time, "time"))
-            _check_nothing_happened(default, moment(last, "time"), f"by {last}", "by='occurred'")
+            check_nothing_happened(default, moment(last, "time"), f"by {last}", "by='occurred'")
         elif by is None:
-            _check_not_hidden(default, found, before, after)
+            check_not_hidden(default, found, before, after)
     database, texts = default.log.database, []
     columns = columns_of(database, found.expanded(default.known, default.log.source))
     with ExitStack() as stack:
@@ -179,37 +180,3 @@ def _past(value: int | Moment | Past, catalog: Catalog, by: str | None) -> Past:
         # Before everything: a store without events, to which the other moment is compared.
         return Past(catalog, catalog.log.position_recorded_by(moment(value, "recorded")))
     return as_of(catalog, position=value)
-
-
-def _check_nothing_happened(catalog: Catalog, by: datetime, when: str, instead: str) -> None:
-    """Refuse a time of recording before everything that was recorded when something had happened by then.
-
-    Raises:
-        InvalidMoment: says when the first event was recorded, and what to write.
-    """
-    tables = [quote(f"{name}_events") for name in catalog.log.heads.tables]
-    firsts = (f"SELECT min(occurred_at) AS t, min(recorded_at) AS r FROM {table}" for table in tables)
-    happened = " UNION ALL ".join(firsts)
-    first, recorded = catalog.log.database.execute(f"SELECT min(t), min(r) FROM ({happened})")[0]
-    if first is not None and first <= naive(by):
-        raise InvalidMoment(
-            f"nothing had been recorded {when}: the first event was recorded at {recorded:%Y-%m-%d %H:%M:%S} UTC, as "
-            f"an import is recorded when it is made. Say {instead} for what had happened by then"
-        )
-
-
-def _check_not_hidden(catalog: Catalog, model: Model, before: Moment, after: Moment) -> None:
-    """Refuse two times between which events happened that were all recorded at another time.
-
-    Raises:
-        InvalidMoment: says what to write.
-    """
-    first, last = sorted(naive(moment(time, "time")) for time in (before, after))
-    for table in catalog.tables_of(model):
-        events = catalog.log.window(table)
-        between = f"SELECT 1 FROM ({events}) WHERE occurred_at > ? AND occurred_at <= ? LIMIT 1"
-        if catalog.log.database.execute(between, [first, last]):
-            raise InvalidMoment(
-                f"nothing was recorded between {before} and {after}, while events of {table} happened then: an import "
-                "is recorded when it is made. Say by='occurred' for what happened, or by='recorded' for what was learnt"
-            )
