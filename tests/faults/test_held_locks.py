@@ -1,0 +1,193 @@
+"""What is shared is touched only by who holds its lock.
+
+Races find a missing lock by chance. Here the shared thing itself asks, at every touch, whether its lock is held.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+import pytest
+from support import append
+
+from cqrs_lab import Lab, ReadModel, open_shop
+from cqrs_lab.read import kept
+from cqrs_lab.read.kept import Kept
+from cqrs_lab.read.stored import Stored
+from cqrs_lab.shop import OrderPaid, OrderPlaced
+from cqrs_lab.store import copies
+from cqrs_lab.store.answers import Answers, Cache
+from cqrs_lab.store.database import Database
+from cqrs_lab.store.move import SERVINGS
+
+FACTS = ReadModel("facts", "order_id", "SELECT order_id, count(*) AS n FROM order_events GROUP BY order_id")
+PLACED, PAID = OrderPlaced(order_id="o-1", total=5), OrderPaid(order_id="o-1", amount=5)
+
+
+def is_held(lock: Any) -> bool:
+    """Whether this thread holds a re-entrant lock."""
+    return bool(lock._is_owned())
+
+
+class Watched(Counter[Any]):
+    """Counts that are changed by the holder of a lock alone."""
+
+    lock: Any = None
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        assert is_held(self.lock), key
+        super().__setitem__(key, value)
+
+
+class WatchedSet(WeakSet[Cache]):
+    """A set that is walked through by the holder of a lock alone."""
+
+    lock: Any = None
+
+    def __iter__(self) -> Iterator[Cache]:
+        assert is_held(self.lock)
+        return super().__iter__()
+
+
+def test_answers_are_counted_and_dropped_under_their_lock() -> None:
+    """A change that begins or ends, and a look at all caches, holds the lock of the answers."""
+    answers, place = Answers(), ("facts", "projection")
+    answers.all = WatchedSet()
+    answers._changes, answers._open = Watched(), Watched()
+    for watched in (answers.all, answers._changes, answers._open):
+        watched.lock = answers.lock
+    answers.begin(place)
+    answers.drop(place)
+    assert answers.needs(place) == []
+    answers.end(place)
+    with pytest.raises(AssertionError):
+        answers._changes[place] += 1
+
+
+def test_the_register_of_open_files_changes_under_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever opens or closes a file holds the lock of the register, so that no two instances open one file."""
+
+    class Register(dict[str, Database]):
+        def __setitem__(self, path: str, database: Database) -> None:
+            assert is_held(Database._registry_lock)
+            super().__setitem__(path, database)
+
+        def pop(self, path: str, *default: Any) -> Any:
+            assert is_held(Database._registry_lock)
+            return super().pop(path, *default)
+
+    register = Register(Database._open)
+    monkeypatch.setattr(Database, "_open", register)
+    with open_shop(tmp_path / "shop.duckdb"), open_shop(tmp_path / "shop.duckdb"):
+        assert len(register) > 0
+    assert str(tmp_path / "shop.duckdb") not in register
+
+
+def test_a_copy_is_made_under_the_lock_of_its_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two copies to one file, by two threads, do not write into each other: one is there, the other is refused."""
+    real, seen = copies._copy, []
+
+    def watched(database: Database, part: Path) -> None:
+        seen.append(is_held(database.lock(f"copy to {(tmp_path / 'copy.duckdb').resolve()}")))
+        real(database, part)
+
+    monkeypatch.setattr(copies, "_copy", watched)
+    with open_shop(tmp_path / "shop.duckdb") as lab:
+        append(lab, [PLACED])
+        lab.backup(tmp_path / "copy.duckdb")
+    assert seen == [True]
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """A shop with some events."""
+    with open_shop() as shop:
+        append(shop, [PLACED, PAID, OrderPlaced(order_id="o-2", total=5)])
+        yield shop
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, lock: Callable[[Any], Any]) -> list[bool]:
+    """Note at every call of a method whether a lock is held, or the gate that keeps an erasure out."""
+    real, seen = getattr(owner, name), list[bool]()
+
+    def watched(self: Any, *given: Any, **more: Any) -> Any:
+        found = lock(self)
+        seen.append(found if isinstance(found, bool) else is_held(found))
+        return real(self, *given, **more)
+
+    monkeypatch.setattr(owner, name, watched)
+    return seen
+
+
+def test_rows_are_swapped_under_the_lock_of_the_servings(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build, in steps or at once, decides where it stands and swaps its rows while nobody else moves rows."""
+    of_servings = lambda self: self._catalog.log.database.lock(SERVINGS)  # noqa: E731
+    looked = watch(monkeypatch, Stored, "_layers_at", of_servings)
+    swapped = watch(monkeypatch, Stored, "_swap", of_servings)
+    served = lab.serve(FACTS)
+    served.rebuild()
+    lab.serve(FACTS, "materialized").refresh()
+    gates = watch(monkeypatch, Stored, "_fold", lambda self: self._memory._builders > 0)
+    served.rebuild()
+    assert gates
+    assert all(gates)
+    served.stored._build_at_once(lab.head, None, None)
+    assert len(swapped) >= 4
+    assert all(looked)
+    assert all(swapped)
+
+
+def test_histories_are_kept_under_their_locks(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Versions are added, built and dropped by one thread at a time, while the rows that they follow stand still."""
+    own = lambda self: self._lock  # noqa: E731
+    of_servings = lambda self: self._log.database.lock(SERVINGS)  # noqa: E731
+    gate = lambda self: self._memory._builders > 0  # noqa: E731
+    monkeypatch.setattr(kept, "DUE", 1)
+    added = watch(monkeypatch, Kept, "_add", own)
+    moved = watch(monkeypatch, Kept, "_forward", own)
+    dropped = list[bool]()
+    real = kept.moving
+
+    def moving(memory: Any) -> Any:
+        dropped.append(is_held(lab._log.database.lock(f"history {FACTS.id}")))
+        return real(memory)
+
+    monkeypatch.setattr(kept, "moving", moving)
+    forwarded = watch(monkeypatch, Kept, "forward", of_servings)
+    with pytest.MonkeyPatch.context() as once:
+        kept_out = watch(once, Kept, "_add", gate)
+        served = lab.serve(FACTS, keep_history=True)
+        assert kept_out
+        assert all(kept_out)  # of an erasure, which would not find what is being built
+    assert added
+    append(lab, [PAID])
+    lab.catch_up()
+    assert moved
+    assert forwarded
+    built, first = watch(monkeypatch, Kept, "build", of_servings), watch(monkeypatch, Kept, "build", gate)
+    kept.remake(served._catalog, [served.model])
+    assert built == [True]
+    assert first == [True]  # the gate comes before the lock, as everywhere
+    gone = watch(monkeypatch, Kept, "drop", of_servings)
+    lab.serve(FACTS, keep_history=False)
+    assert gone == [True]
+    assert len(dropped) > 3
+    assert all([*added, *moved, *dropped, *forwarded])
+
+
+def test_a_lock_that_is_not_held_is_noticed() -> None:
+    """The check itself: of a lock that another thread holds, this one says no."""
+    lock = threading.RLock()
+    assert not is_held(lock)
+    with lock:
+        assert is_held(lock)
+        other = list[bool]()
+        thread = threading.Thread(target=lambda: other.append(is_held(lock)))
+        thread.start()
+        thread.join()
+        assert other == [False]
