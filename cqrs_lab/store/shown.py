@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-NULL = "–"
+NULL = "–"  # noqa: RUF001 - a dash, so that it is no minus and no hyphen
 _SIGNIFICANT, _FEWEST_PLACES = 4, 2  # of a number that is not exact
 _MS_SIGNIFICANT = 3  # of milliseconds
 _SMALL, _LARGE = 1e-9, 1e15  # beyond them a number is shown as a power of ten
@@ -53,6 +53,8 @@ def said(value: Any, *, is_ms: bool = False) -> str:
     if isinstance(value, float):
         return _number(value, _MS_SIGNIFICANT if is_ms else _SIGNIFICANT, 0 if is_ms else _FEWEST_PLACES)
     if isinstance(value, Decimal):
+        if is_ms:
+            return said(float(value), is_ms=True)
         return f"{value:f}"
     if isinstance(value, datetime):
         return _moment(value)
@@ -88,10 +90,10 @@ def _number(value: float, significant: int, fewest: int) -> str:
     if size and not _SMALL <= size < _LARGE:
         power = math.floor(math.log10(size))
         digits = value / 10.0**power if power > -300 else value * 1e20 / 10.0 ** (power + 20)
-        return f"{digits:.3g} × 10{str(power).translate(_SUPERSCRIPTS)}"
+        return f"{digits:.3g} × 10{str(power).translate(_SUPERSCRIPTS)}"  # noqa: RUF001
     places = significant - 1 - (math.floor(math.log10(size)) if size else 0)
     text = f"{value:.{max(places, fewest, 0)}f}"
-    return text.rstrip("0").rstrip(".") if "." in text and places > fewest else text
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _moment(value: datetime) -> str:
@@ -125,7 +127,14 @@ def cell(value: Any, name: str = "") -> str:
     """Return the inside of a cell as HTML, escaped."""
     if value is None:
         return f'<span title="NULL">{NULL}</span>'
-    return escape(said(value, is_ms=is_ms(name)))
+    text = said(value, is_ms=is_ms(name))
+    if isinstance(value, str) and len(text) > _UNBROKEN and text.startswith("{"):
+        # JSON breaks between its fields, and not at the hyphen of an id.
+        pieces = (escape(piece) for piece in text.replace(',"', ',\0"').split("\0"))
+        return "<wbr>".join(
+            f'<span style="white-space: nowrap">{one}</span>' if len(one) < 200 else one for one in pieces
+        )
+    return escape(text)
 
 
 def style_of(text: str, *, is_number: bool = False) -> str:
@@ -209,9 +218,9 @@ def text_of(table: pa.Table, total: int | None = None) -> str:
         grid.append([_wrapped(said(value, is_ms=is_ms(name))) for name, value in zip(names, row, strict=True)])
     widths = [max(len(line) for row in grid for line in row[n]) for n in range(len(names))]
     lines = []
-    for at, row in enumerate(grid):
-        for line in range(max(map(len, row), default=0)):
-            parts = [one[line] if line < len(one) else "" for one in row]
+    for at, cells_of in enumerate(grid):
+        for line in range(max(map(len, cells_of), default=0)):
+            parts = [one[line] if line < len(one) else "" for one in cells_of]
             cells = zip(parts, widths, numbers, strict=True)
             lines.append("  ".join(p.rjust(w) if number else p.ljust(w) for p, w, number in cells).rstrip())
         if at == 0:
@@ -228,7 +237,9 @@ def caption_of(table: pa.Table, total: int | None, title: str = "", gone: Iterab
     """Return what a table says of itself: how many rows there are, the zone of its times, what is left out."""
     shown = table.num_rows
     whole = shown if total is None else total
-    counted = f"{whole:,} row{'' if whole == 1 else 's'}" if whole <= shown else f"The first {shown:,} of {whole:,} rows"
+    counted = (
+        f"{whole:,} row{'' if whole == 1 else 's'}" if whole <= shown else f"The first {shown:,} of {whole:,} rows"
+    )
     parts = [f"{clean(title)}: {counted}" if title else counted]
     if any(_has_time(field.type) for field in table.schema):
         parts.append("Times are UTC")

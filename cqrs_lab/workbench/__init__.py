@@ -21,6 +21,7 @@ from cqrs_lab.workbench.measure.latency import compare_latency, compare_sizes
 from cqrs_lab.workbench.measure.polling import poll
 from cqrs_lab.workbench.measure.recorded import recorded_measurements, recorded_on
 from cqrs_lab.workbench.show.flow import FlowPicture, flow_picture, flows
+from cqrs_lab.workbench.show.rows import ShownRows, show_rows
 from cqrs_lab.workbench.show.widgets import TimeMachine, snapshot, time_machine
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Generated",
     "LogReport",
     "OlistReport",
+    "ShownRows",
     "TimeMachine",
     "Workload",
     "advice_widget",
@@ -57,6 +59,7 @@ __all__ = [
     "poll",
     "recorded_measurements",
     "recorded_on",
+    "show_rows",
     "snapshot",
     "tables",
     "time_machine",
