@@ -269,14 +269,14 @@ def tipping_picture(
         canvas.label(left + 4, y(1000) - 5, "all that one core can do", at="start")
     spans, tips = _spans(across, advised)
     # From one stored serving to another one there is little to decide.
-    view_ends = [tip for tip, *both in tips if "view" in both]
+    of_view = [tip for tip in tips if "view" in tip]
     for way, start, end in spans:
         color, _ = _LOOKS[way]
         canvas.box(x(start), 22, x(end) - x(start), 26, (), fill=color, stroke="#ffffff", corner=0)
         if width_of(way, SMALL) + 6 < x(end) - x(start):
             canvas.text((x(start) + x(end)) / 2, 40, way, size=SMALL, color="#ffffff", bold=True)
     canvas.text(left - 8, 40, "advised", size=SMALL, color=GREY, at="end")
-    for tip in view_ends:
+    for tip, *_ in of_view:
         canvas.line([(x(tip), 16), (x(tip), top + high)], color="#111111", thick=1.5, dash="5 3")
         canvas.label(x(tip), 12, _few(tip))
     ends = sorted((y(costs[-1][way]), way) for way in ways)
@@ -291,9 +291,9 @@ def tipping_picture(
     loads = f"{writes:.3g} write{'' if writes == 1 else 's'} a second, {events:,} events, question {question}"
     loads += f", answers up to {staleness:g} s old" if staleness else ""
     lines = ["Where the decision tips: milliseconds of work a second, by reads", f"{loads}."]
-    if view_ends:
-        said_at = " and ".join(map(_few, view_ends))
-        lines.append(f"The tipping point: at {said_at} reads a second the advice leaves the view, or comes back to it.")
+    if of_view:
+        turns = "; ".join(f"from {_few(tip)} reads a second on {now}, and no longer {was}" for tip, was, now in of_view)
+        lines.append(f"The tipping point: {turns}.")
     first = f"Advised: {advised[0]} at {fewest:g} reads a second"
     alt = f"{lines[0]}. {loads}. {first}{f'; {told}' if told else ' and up to the most'}."
     right = left + wide + 14 + max(width_of(way, FONT) for way in ways)
