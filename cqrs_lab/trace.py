@@ -6,10 +6,8 @@ the rows of read models that changed. It is read from the log alone; nothing is 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from decimal import Decimal
 from functools import partial
 from html import escape
 from typing import Any
@@ -24,11 +22,11 @@ from cqrs_lab.ivm.reading import Use
 from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.differences import columns_of
 from cqrs_lab.read.past import Past
+from cqrs_lab.read.story import tree
 from cqrs_lab.sql.names import literal, quote
 from cqrs_lab.store.listing import listed
 from cqrs_lab.store.log import Log
 from cqrs_lab.store.rows import Rows
-from cqrs_lab.store.shown import cell
 
 _SCHEMA = pa.schema(
     [  # type: ignore[arg-type, unused-ignore]
@@ -41,19 +39,6 @@ _SCHEMA = pa.schema(
         ("detail", pa.string()),
     ]
 )
-
-
-_MARKS = {
-    kind: f'<span aria-hidden="true" style="color: {color}">{mark}</span>'
-    for kind, mark, color in (
-        ("command", "▶", "#0072B2"),
-        ("saga", "↳", "#B34700"),
-        ("event", "●", "#007A5A"),
-        ("row", "≈", "#767676"),
-    )
-}
-"""What stands before a line, by kind; the words after it say the same."""
-_TREE = "list-style: none; margin: 2px 0; padding-left: 1.3em; line-height: 1.5"
 
 
 class Trace(Rows):
@@ -70,36 +55,7 @@ class Trace(Rows):
         return "\n".join(lines) or "nothing carries that correlation id"
 
     def _repr_html_(self) -> str:
-        """The story as a tree: what a command or a saga's step led to stands below it."""
-        rows = self.dicts()
-        if not rows:
-            return f"<p>{escape(repr(self))}</p>"
-        lines, depth, base = [], 0, 0
-        for row in rows:
-            # A saga's step answers to an event of the command above it.
-            base = {"command": 1, "saga": 2}.get(row["kind"], base)
-            level = base + {"event": 1, "row": 2}.get(row["kind"], 0)
-            level = min(level, depth + 1)
-            lines.append(f"<ul style='{_TREE}'>" if level > depth else "</li>" + "</ul></li>" * (depth - level))
-            lines.append(f"<li>{_told(row)}")
-            depth = level
-        return "".join([*lines, "</li></ul>" * depth])
-
-
-def _told(row: dict[str, Any]) -> str:
-    """One line of the tree as HTML."""
-    kind, name = row["kind"], f"<strong>{cell(row['name'])}</strong>"
-    about = f"<span style='white-space: nowrap'>{cell(row['about'])}</span>"
-    detail = row["detail"]
-    if kind == "event":
-        fields = json.loads(detail, parse_float=Decimal)
-        at = f"position {row['position']:,}, {cell(row['at'])} UTC"
-        return f"{_MARKS[kind]} event {name} in {about} <small>({at})</small><br><small>{cell(fields)}</small>"
-    if kind == "row":
-        return f"{_MARKS[kind]} read model {name}, row {about}: {cell(detail or 'no column')}"
-    by = f" by the saga {cell(row['by'])}" if kind == "saga" else ""
-    to = f" to {about}" if row["about"] else ""
-    return f"{_MARKS[kind]} command {name}{to}{by}{f': {cell(detail)}' if detail else ''}"
+        return tree(self.dicts()) or f"<p>{escape(repr(self))}</p>"
 
 
 def trace(
