@@ -43,6 +43,7 @@ from cqrs_lab.shop import (
     StockProduct,
     StockReleased,
     StockReserved,
+    orders,
     products,
 )
 from cqrs_lab.shop.payments import Declined, Movement, TimedOut
