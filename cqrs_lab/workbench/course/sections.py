@@ -1,7 +1,7 @@
 """The sections of a notebook: what each holds, which are in the core track, how long a learner takes for them.
 
-Owns three conventions. A heading that ends with "· further" is outside of the core track, with all below it; a
-notebook whose title does is so as a whole. A prediction is "Predict first" in bold. An exercise is a heading with that word.
+Owns three conventions. A heading that ends with "· further" is outside of the core track, with all below it; so is a
+whole notebook whose title does. A prediction is "Predict first" in bold. An exercise is a heading with that word.
 """
 
 from __future__ import annotations
