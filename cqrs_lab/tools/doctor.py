@@ -25,7 +25,7 @@ from cqrs_lab.store.shown import clean
 
 FIRST_NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "00_start_here.ipynb"
 
-_INSTALL = "Install everything the lab needs: make lab (or pip install 'cqrs-lab[lab]')"
+_INSTALL = 'Install everything the lab needs: make lab (or, where the source is, pip install -e ".[course]")'
 RESTORE = "Restore a backup, or copy what can still be read into a new store; the file was left as it is"
 _COLORS = {"OK": "#1a7f37", "FAIL": "#c62828", "NOTE": "#9a6700"}  # each at least 4.5 to 1 on white
 _SIGNS = {"OK": "✓", "FAIL": "✗", "NOTE": "!"}
