@@ -21,7 +21,7 @@ function render({ model, el }) {
   });
   const send = make("button", { type: "submit", class: "cqrs-lab-first" }, "send the command");
   const move = make("button", { type: "button", onclick: () => asked({ ask: "catch up" }, true) }, "move the read models");
-  const form = make("form", { "aria-label": "order" },
+  const form = make("form", { "aria-label": "a command to send" },
     make("fieldset", {}, make("legend", {}, "What to do"), ...choices),
     make("div", { class: "cqrs-lab-row" }, ...Object.values(boxes), send, move));
   form.addEventListener("submit", (event) => {
