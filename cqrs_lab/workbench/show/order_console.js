@@ -29,6 +29,11 @@ function render({ model, el }) {
     const values = Object.fromEntries(Object.entries(fields).map(([key, field]) => [key, field.value]));
     asked({ ask: "send", do: picked(), fields: values }, true);
   });
+  form.addEventListener("keydown", (event) => { // JupyterLab takes from Enter that it sends a form
+    if (event.key !== "Enter" || event.target.tagName !== "INPUT") return;
+    event.preventDefault();
+    form.requestSubmit();
+  });
   page.body.append(form, said, page.trouble, shown);
   chosen();
 
