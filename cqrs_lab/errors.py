@@ -25,7 +25,7 @@ or the branch that you can do something about::
     │   ├── RebuildRefused               the new rows were looked at and not wanted
     │   ├── ProjectionFailed             rows that the read model's table cannot hold
     │   ├── NotYet                       the serving did not reach a position in time: `.position`
-    │   ├── QueryTooLong                 an answer that takes longer, or is larger, than is allowed
+    │   ├── QueryTooLong                 an answer that takes longer than a server allows
     │   └── QueryFailed                  DuckDB refused a statement
     ├── ServerError                      a server did not answer, or not as it should: `.status`
     ├── ExtraMissing (ImportError)       a part of the package whose dependencies are not installed
@@ -208,7 +208,7 @@ class NotYet(QueryError):
 
 
 class QueryTooLong(QueryError):
-    """An answer takes longer, or has more rows, than the server allows."""
+    """An answer takes longer than the server allows."""
 
 
 class QueryFailed(QueryError):

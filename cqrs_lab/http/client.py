@@ -237,8 +237,7 @@ class Client:
                 if answer.is_success:
                     return answer
                 error_told = _error(answer)
-                is_passing = answer.status_code == 503 and not isinstance(error_told, NotYet)
-                if not is_passing or time.monotonic() > until:
+                if not _is_passing(answer) or time.monotonic() > until:
                     raise error_told
             attempt = self._pause(attempt)
 
@@ -246,6 +245,11 @@ class Client:
     def _pause(attempt: int) -> int:
         time.sleep(random.uniform(0.5, 1) * min(1, _FIRST_PAUSE * 2**attempt))
         return attempt + 1
+
+
+def _is_passing(answer: httpx.Response) -> bool:
+    """Whether the same may be answered otherwise a little later."""
+    return answer.status_code == 503 and any(kind in answer.text for kind in (":busy", ":store-unavailable"))
 
 
 def _error(answer: httpx.Response) -> Exception:

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from cqrs_lab.errors import QueryTooLong
 from cqrs_lab.http.problems import Refused
 from cqrs_lab.messages import Message, Query, Recorded, refused, unwrap
 from cqrs_lab.store.rows import Rows
@@ -30,10 +29,11 @@ def answer(given: Any, most: int) -> Any:
     """Return what a query answered as plain values: a frame or Rows as a list of objects.
 
     Raises:
-        QueryTooLong: it has too many rows.
+        Refused: it has too many rows.
     """
     if hasattr(given, "__len__") and not isinstance(given, str | bytes) and len(given) > most:
-        raise QueryTooLong(f"the answer has {len(given):,} rows, and this server sends {most:,} at most; ask for less")
+        said = f"the answer has {len(given):,} rows, and this server sends {most:,} at most; ask for less"
+        raise Refused(422, "answer-too-large", said)
     if isinstance(given, Rows):
         return given.dicts()
     for method in ("to_dicts", "to_pylist"):  # Polars, Arrow

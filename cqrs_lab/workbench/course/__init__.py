@@ -1,5 +1,6 @@
 """The course: what its notebooks need beside the package, and the checks of its exercises."""
 
+from cqrs_lab.workbench.course.served import ServedShop, served_shop
 from cqrs_lab.workbench.course.stage import (
     PowerCut,
     Repeatable,
@@ -15,11 +16,13 @@ from cqrs_lab.workbench.measure.timing import median_ms
 __all__ = [
     "PowerCut",
     "Repeatable",
+    "ServedShop",
     "die_before_checkpoint",
     "early_shop",
     "median_ms",
     "power_cut",
     "repeatable",
     "run_apart",
+    "served_shop",
     "stocked_shop",
 ]
