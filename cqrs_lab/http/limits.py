@@ -41,7 +41,7 @@ class Limits:
     streams: int = 2_000
     send_seconds: float = 30
     heartbeat: float = 15
-    stop_seconds: float = 1.2
+    stop_seconds: float = 0.8
 
     def __post_init__(self) -> None:
         for field in fields(self):

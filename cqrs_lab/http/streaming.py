@@ -17,6 +17,7 @@ from cqrs_lab.http.limits import Limits
 from cqrs_lab.http.problems import Refused
 
 _THROWN_AWAY = 512 * 2**20  # bytes that are taken off the line at most
+_MORE = 20.0  # seconds more for them
 
 
 async def body(request: Request, most: int, limits: Limits) -> bytes:
@@ -30,27 +31,30 @@ async def body(request: Request, most: int, limits: Limits) -> bytes:
     """
     too_large = Refused(413, "body-too-large", f"the body has more than {most:,} bytes, which this server takes")
     declared = request.headers.get("content-length", "0")
-    if request.headers.get("expect", "").lower() == "100-continue" and int(declared) > most:
+    is_too_large = int(declared) > most
+    if is_too_large and request.headers.get("expect", "").lower() == "100-continue":
         raise too_large  # before it is sent at all
     parts: list[bytes] = []
     size = 0
     try:
-        with anyio.fail_after(limits.body_seconds):
+        with anyio.fail_after(limits.body_seconds + (_MORE if is_too_large else 0)) as patience:
             async for part in request.stream():
                 size += len(part)
-                if size <= most:
+                if size > most and not is_too_large:
+                    is_too_large = True
+                    patience.deadline += _MORE
+                    parts.clear()
+                if not is_too_large:
                     parts.append(part)
                 elif size > _THROWN_AWAY:
                     break
-                else:
-                    parts.clear()
     except TimeoutError:
-        raise Refused(
-            408, "body-too-slow", f"the body did not come within {limits.body_seconds:g} s", {"Connection": "close"}
-        ) from None
+        if not is_too_large:
+            said = f"the body did not come within {limits.body_seconds:g} s"
+            raise Refused(408, "body-too-slow", said, {"Connection": "close"}) from None
     except ClientDisconnect:
         raise Refused(400, "cut-off", "the connection was cut in the middle of the body") from None
-    if size > most:
+    if is_too_large:
         raise too_large
     return b"".join(parts)
 

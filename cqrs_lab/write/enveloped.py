@@ -166,7 +166,8 @@ def _add(store: EventStore, batch: Batch, one: Enveloped, kept: bool, latest: da
             raise _refused(
                 one,
                 f"it is at position {one.position}, version {one.version} of {stream}, where position {position}, "
-                f"version {version + 1} follows: part of a log. Let it enter as facts, which are counted anew",
+                f"version {version + 1} follows: part of a log. Let it enter as facts, which are "
+                "counted anew: as_facts=True, or --as-facts",
             )
         recorded_at = one.recorded_at
         if recorded_at > latest or (position > 1 and recorded_at < batch.recorded_at):
