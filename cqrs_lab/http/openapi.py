@@ -164,7 +164,7 @@ def _others(limits: Limits) -> Schema:
                     "200": {
                         "description": "Events: each with its position as id, its type and, as JSON, all of it",
                         "content": {
-                            "text/event-stream": {"schema": {"type": "string"}},
+                            "text/event-stream": {"schema": _ref("StreamedEvent")},
                             BATCH: {"schema": batch},
                         },
                     },
@@ -311,6 +311,9 @@ _OWN: Schema = {
         correlationid=_TEXT,
         causationid=_TEXT,
         commandid=_TEXT,
+    ),
+    "StreamedEvent": _object(
+        {}, id=_TEXT, event=_TEXT, data={**_TEXT, "contentMediaType": "application/json"}, retry={}
     ),
     "TakenIn": _object({"appended": _NUMBER, "known": _NUMBER, "position": _NUMBER, "kept": {"type": "boolean"}}),
     "Health": _object({"status": {"const": "ok"}, "position": _NUMBER}),

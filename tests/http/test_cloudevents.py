@@ -182,7 +182,7 @@ def test_events_that_are_not_declared_are_not_left_out(tmp_path: Path) -> None:
 
 
 def test_the_commands_do_the_same_with_files(tmp_path: Path) -> None:
-    """export writes JSON Lines, import-events reads them; what is wrong ends with exit code 1 and one message."""
+    """Export writes JSON Lines, import-events reads them; what is wrong ends with exit code 1 and one message."""
     filled(tmp_path / "shop.duckdb").close()
     lines, copy = tmp_path / "events.jsonl", tmp_path / "copy.duckdb"
     assert call("export", "--db", tmp_path / "shop.duckdb", "--to", lines).exit_code == 0

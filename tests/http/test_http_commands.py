@@ -16,7 +16,7 @@ def test_a_command_is_accepted_with_its_receipt(web: TestClient, lab: Lab) -> No
     answer = web.post(
         "/commands/PlaceOrder",
         json=order("o-1"),
-        headers={"Idempotency-Key": "key 1/é".encode("latin-1").decode("ascii", "ignore")},
+        headers={"Idempotency-Key": "key 1/?"},
     )
     assert answer.status_code == 202
     said = answer.json()
@@ -28,7 +28,7 @@ def test_a_command_is_accepted_with_its_receipt(web: TestClient, lab: Lab) -> No
 
 
 def test_the_same_key_gives_the_first_receipt(web: TestClient, lab: Lab) -> None:
-    """Sent again with its key, quoted or not, a command is not carried out again; without one it is refused by a rule."""
+    """Sent again with its key, quoted or not, a command is not carried out again; without one a rule refuses it."""
     answers = [
         web.post("/commands/PlaceOrder", json=order("o-1"), headers={"Idempotency-Key": key})
         for key in ("k-1", '"k-1"', "k-1")
@@ -135,7 +135,7 @@ def test_the_policy_gets_the_actor_of_the_token() -> None:
 
 
 def test_the_status_tells_each_read_model(lab: Lab) -> None:
-    """Processing until the read models tell the command's events, then done; one that was not carried out is unknown."""
+    """Processing until the read models tell the command's events, then done; what was not carried out is unknown."""
     slow = lab.serve("daily_orders", mode="manual")
     with inside(lab) as web:
         status = web.post("/commands/PlaceOrder", json=order("o-1"), headers={"Idempotency-Key": "a/b c"}).json()[

@@ -87,7 +87,7 @@ def test_the_client_raises_what_a_lab_would(client: Client, served: ServedShop) 
     with pytest.raises(IdempotencyConflict):
         client.send(place("o-2"), command_id="k-1")
     with pytest.raises(InvalidMessage, match="lines"):
-        client.send(PlaceOrder.model_construct(order_id="o-3", customer_id="c", lines=[]))
+        client.send(PlaceOrder.model_construct(order_id="o-3", customer_id="c", lines=()))
     with pytest.raises(NotServed):
         client.ask(OrderDetails(order_id="o-1"), at_least=99)
 
