@@ -1,7 +1,6 @@
 """Commands over HTTP against the same `lab.send` from as many threads, and what is polled against what is waited for.
 
-The server, and the lab that it is compared with, run in a process of their own each, so that both have one to themselves;
-so do the clients, whose own work is otherwise done on the server's time.
+The server has a process of its own, and so have its clients, whose own work would else be done on the server's time.
 """
 
 from __future__ import annotations
@@ -93,7 +92,7 @@ def commands(folder: Path) -> Iterator[Result]:
 
 
 def reading(folder: Path) -> Result:
-    """A write and the reading of it: asked again every 100 ms, as an article has it, against waiting for the position."""
+    """A write and the reading of it: waiting for the position against asking again every 100 ms."""
     path = folder / "read.duckdb"
     with open_shop(path) as lab:
         lab.serve(order_summary, mode="background")

@@ -111,8 +111,7 @@ class Client:
         )
         receipt = Receipt(**answer.json())
         if wait:
-            found = self.status(receipt.command_id, timeout=timeout)
-            late = [one for one in found["read_models"] if one["mode"] == "background" and one["state"] != "done"]
+            late = _late(self.status(receipt.command_id, timeout=timeout))
             if late:
                 raise NotYet(
                     f"the events are stored; {late[0]['model']} is at position {late[0]['position']:,} and not yet at "
@@ -127,10 +126,12 @@ class Client:
         Args:
             timeout: seconds to wait until the read models that move by themselves tell it.
         """
-        found: dict[str, Any] = self._request(
-            "GET", f"/commands/{quote(str(command_id), safe='')}", params={"timeout": f"{timeout:g}"}
-        ).json()
-        return found
+        path, until = f"/commands/{quote(str(command_id), safe='')}", time.monotonic() + timeout
+        while True:
+            left = max(0.0, until - time.monotonic())
+            found: dict[str, Any] = self._request("GET", path, params={"timeout": f"{left:g}"}).json()
+            if not left or not _late(found):
+                return found
 
     def ask(
         self,
@@ -155,9 +156,16 @@ class Client:
         }
         if served_as is not None:
             params["served_as"] = served_as
-        if at_least is not None:
-            params |= {"at_least": str(at_least), "timeout": f"{timeout:g}"}
-        return self._request("GET", f"/queries/{type(query).__name__}", params=params).json()
+        until = time.monotonic() + timeout
+        while True:
+            left = max(0.0, until - time.monotonic())
+            if at_least is not None:
+                params |= {"at_least": str(at_least), "timeout": f"{left:g}"}
+            try:
+                return self._request("GET", f"/queries/{type(query).__name__}", params=params).json()
+            except NotYet:
+                if time.monotonic() >= until:  # a server waits for so long at a time
+                    raise
 
     def events(
         self, *, after: int = 0, category: str | None = None, timeout: float | None = 0
@@ -245,6 +253,11 @@ class Client:
     def _pause(attempt: int) -> int:
         time.sleep(random.uniform(0.5, 1) * min(1, _FIRST_PAUSE * 2**attempt))
         return attempt + 1
+
+
+def _late(status: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The read models that move by themselves and do not tell a command yet."""
+    return [one for one in status["read_models"] if one["mode"] == "background" and one["state"] != "done"]
 
 
 def _is_passing(answer: httpx.Response) -> bool:

@@ -130,7 +130,9 @@ def take_in(lab: Lab, events: Iterable[tuple[str, Any]], *, as_facts: bool = Fal
         InvalidMessage: one of them is no CloudEvent, or breaks a rule; says which.
     """
     categories = inside.log(lab).categories.values()
-    return take_in_log(lab._store, (_read(where, one, categories) for where, one in events), as_facts=as_facts)
+    read = (_read(where, one, categories) for where, one in events)
+    # What is in memory already is read first, so that the log is not held meanwhile; a file is read as it comes.
+    return take_in_log(inside.store(lab), list(read) if isinstance(events, list) else read, as_facts=as_facts)
 
 
 def _json(text: bytes) -> Any:

@@ -8,6 +8,7 @@ neither a thread nor a question.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from bisect import bisect_right
 from collections.abc import AsyncIterator
@@ -16,13 +17,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from cqrs_lab.app import Lab
-from cqrs_lab.errors import StoreClosed
+from cqrs_lab.errors import CqrsLabError, StoreClosed
 from cqrs_lab.http import inside, wire
 from cqrs_lab.http.limits import Limits
 from cqrs_lab.http.problems import busy
 from cqrs_lab.http.work import Work
 from cqrs_lab.messages import Recorded
 
+_LOGGER = logging.getLogger("cqrs_lab.http")
 _PAGE = 200  # events read at once
 _KEPT, _BYTES = 1_000, 4 * 2**20  # latest events that are kept, and how large they may be together
 _LOOK = 0.5  # seconds between two looks whether the server stops
@@ -138,15 +140,22 @@ class Feed:
         while not self._is_stopped:
             await self._moved.wait()
             self._moved.clear()
-            head = self._lab.head
-            if not self._open:
-                self._frames, self._begin, self._end = [], head, head
-            while self._end < head:
-                found = await self._work.read(partial(inside.read_events, self._lab, self._end, head, _PAGE))
-                self._frames += [_Frame(one.position, one.stream.split("/")[0], frame(one)) for one in found]
-                self._end = found[-1].position if len(found) == _PAGE else head
-                self._trim()
-                self._wake()
+            try:
+                await self._catch_up()
+            except CqrsLabError as error:
+                _LOGGER.warning("the events behind position %d cannot be read: %s", self._end, error)
+                await asyncio.sleep(_LOOK)
+                self._moved.set()
+
+    async def _catch_up(self) -> None:
+        head = self._lab.head
+        if not self._open:
+            self._frames, self._begin, self._end = [], head, head
+        while self._end < head:
+            found = await self._work.read(partial(inside.read_events, self._lab, self._end, head, _PAGE))
+            self._frames += [_Frame(one.position, one.stream.split("/")[0], frame(one)) for one in found]
+            self._end = found[-1].position if len(found) == _PAGE else head
+            self._trim()
             self._wake()
 
     def _wake(self) -> None:

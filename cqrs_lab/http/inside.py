@@ -19,6 +19,7 @@ from cqrs_lab.read.served import chosen, reach
 from cqrs_lab.read.table import ServedAs
 from cqrs_lab.store.log import Log
 from cqrs_lab.store.memory import Heads
+from cqrs_lab.write.event_store import EventStore
 
 T = TypeVar("T")
 _LOOK = 0.25  # seconds between two looks whether the server is about to stop
@@ -37,6 +38,11 @@ def queries(lab: Lab) -> dict[str, type[Query]]:
 def log(lab: Lab) -> Log:
     """Return the log of a lab."""
     return lab._log
+
+
+def store(lab: Lab) -> EventStore:
+    """Return where a lab appends."""
+    return lab._store
 
 
 def heads(lab: Lab) -> Heads:
@@ -147,7 +153,7 @@ class Stoppable(Generic[T]):
     """
 
     def __init__(self, lab: Lab, call: Callable[[], T]) -> None:
-        self._database, self._call = lab._log.database, call
+        self._database, self._memory, self._call = lab._log.database, lab._log.memory, call
         self._guard = threading.Lock()
         self._thread: int | None = None
         self.is_done = self.is_stopped = False
@@ -165,10 +171,15 @@ class Stoppable(Generic[T]):
                 raise KeyboardInterrupt
             return self._call()
         except KeyboardInterrupt:  # must not reach the event loop, which it would end
+            self._end()
+            self._memory.check()  # a move that was stopped may have left it unread, and this thread may end
             raise QueryTooLong("the answer took longer than this server allows; ask for less") from None
         finally:
-            with self._guard:
-                self.is_done = True
+            self._end()
+
+    def _end(self) -> None:
+        with self._guard:
+            self.is_done = True
 
     def stop(self) -> None:
         """Stop the statement that it runs; called again and again, for it may be between two of them."""

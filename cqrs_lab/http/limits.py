@@ -20,7 +20,7 @@ class Limits:
         waiting: queries that wait for a position at the same time.
         queue: requests that wait for one of these threads.
         query_seconds: for an answer, once it is looked for.
-        wait_seconds: the longest `timeout` that a client may ask for.
+        wait_seconds: that one request waits for a position; who is more patient asks again.
         rows: of an answer.
         streams: of events, open at the same time.
         send_seconds: for a client to take what is sent to it.

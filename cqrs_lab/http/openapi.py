@@ -105,7 +105,7 @@ def _query(name: str, kind: type[Query], schemas: Mapping[str, Schema], limits: 
         }
         for field, one in schema.get("properties", {}).items()
     ]
-    seconds = {"type": "number", "minimum": 0, "maximum": limits.wait_seconds}
+    seconds = {"type": "number", "minimum": 0}
     return {
         "operationId": name,
         "summary": _summary(kind),
@@ -113,7 +113,7 @@ def _query(name: str, kind: type[Query], schemas: Mapping[str, Schema], limits: 
         "parameters": [
             *fields,
             _parameter("at_least", "Wait until the answer tells the log up to this position", _POSITION),
-            _parameter("timeout", "Seconds to wait for that", seconds),
+            _parameter("timeout", f"Seconds to wait for that, {limits.wait_seconds:g} at most", seconds),
             _parameter("served_as", "Which serving to read; the freshest when left out", {"enum": list(_WAYS)}),
             _header("If-None-Match", "The tag of an answer that the client has", {"type": "string"}),
         ],
@@ -126,7 +126,7 @@ def _query(name: str, kind: type[Query], schemas: Mapping[str, Schema], limits: 
 
 
 def _others(limits: Limits) -> Schema:
-    seconds = {"type": "number", "minimum": 0, "maximum": 86_400}
+    seconds = {"type": "number", "minimum": 0}
     batch = {"type": "array", "items": _ref("CloudEvent")}
     return {
         "/commands/{id}": {
@@ -138,8 +138,8 @@ def _others(limits: Limits) -> Schema:
                     {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}},
                     _parameter(
                         "timeout",
-                        "Seconds to wait until all read models that move by themselves tell it",
-                        {"type": "number", "minimum": 0, "maximum": limits.wait_seconds},
+                        f"Seconds to wait, {limits.wait_seconds:g} at most, for read models that move by themselves",
+                        {"type": "number", "minimum": 0},
                     ),
                 ],
                 "responses": {

@@ -262,7 +262,7 @@ class _Routes:
         return Response(self.page, headers={**_SAFE, "Content-Security-Policy": _PAGE}, media_type="text/html")
 
     def _seconds(self, given: Mapping[str, str], default: float, most: float | None = None) -> float:
-        """The `timeout` of a request."""
+        """The `timeout` of a request; who is more patient than this server asks again."""
         most = self.limits.wait_seconds if most is None else most
         text = given.get("timeout")
         if text is None:
@@ -271,9 +271,9 @@ class _Routes:
             seconds = float(text)
         except ValueError:
             seconds = -1
-        if not 0 <= seconds <= most:
-            raise InvalidMessage("the question", (f"timeout: {text!r:.50} is not from 0 to {most:g} seconds",))
-        return seconds
+        if not seconds >= 0:
+            raise InvalidMessage("the question", (f"timeout: {text!r:.50} is no number of seconds from 0 on",))
+        return min(seconds, most)
 
 
 def _given(request: Request, known: Collection[str]) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 Use: python tests/http/killing.py KILLS [--clients N] [--seed N]
 
-Every client sends until it has an answer, each command under a key of its own. A command adds a unit of a product, which
-no rule forbids to do twice: an event too many would stay.
+Every client sends until it has an answer, each command under a key of its own. A command adds a unit of a product,
+which no rule forbids to do twice: an event too many would stay.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def test_what_is_not_there_yet_is_said(lab: Lab) -> None:
         ({"order_id": "o", "at_least": "9" * 30}, 422),
         ({"order_id": "o", "at_least": "٣"}, 422),
         ({"order_id": "o", "timeout": "nan"}, 422),
-        ({"order_id": "o", "timeout": "1e9"}, 422),
+        ({"order_id": "o", "timeout": "soon"}, 422),
         ({"order_id": "o", "served_as": "'; DROP TABLE streams"}, 422),
         ({"order_id": "o\0"}, 422),
     ],

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import weakref
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -54,8 +55,13 @@ class ServedShop:
         said = Path(self._folder.name) / "said"
         with said.open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, *run, *arguments], stdout=subprocess.PIPE, stderr=errors, text=True
+                [sys.executable, *run, *arguments],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,  # a Ctrl-C in the notebook is not for it
             )
+        weakref.finalize(self, self.process.kill)  # it does not outlive the notebook
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
@@ -97,7 +103,7 @@ class ServedShop:
 
 
 def served_shop(path: str | os.PathLike[str]) -> ServedShop:
-    """Serve a shop over HTTP from a process of its own: `with served_shop("shop.duckdb") as shop: …`.
+    """Serve a shop over HTTP from a process of its own; a context manager, which stops it.
 
     Args:
         path: the store, which nobody else may have open; made when it is missing. What is served in it as a projection
