@@ -12,10 +12,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 from benchmarks.harness import Median, Result
-from cqrs_lab import open_shop
+from cqrs_lab import Lab, open_shop
 from cqrs_lab.http import Client
 from cqrs_lab.shop import OrderDetails, OrderLine, PlaceOrder, order_summary
 from cqrs_lab.workbench.course import served_shop
@@ -35,6 +37,11 @@ def run(count: int) -> Iterator[Result]:
 def place(id: str) -> PlaceOrder:
     """Return a command that places an order."""
     return PlaceOrder(order_id=id, customer_id="c-1", lines=(LINE,))
+
+
+def send_under_key(lab: Lab, command: PlaceOrder) -> object:
+    """Send with a key, as every client does."""
+    return lab.send(command, command_id=uuid4())
 
 
 def crowd(send: Callable[[PlaceOrder], object], clients: int, each: int, name: str) -> tuple[list[float], float]:
@@ -77,7 +84,7 @@ def commands(folder: Path) -> Iterator[Result]:
             for turn in range(3):
                 name = f"{clients}-{turn}"
                 for way, (times, whole) in {
-                    "direct": crowd(lab.send, clients, each, name),
+                    "direct": crowd(partial(send_under_key, lab), clients, each, name),
                     "http": elsewhere(served.address, served.token, clients, each, name),
                 }.items():
                     found[way] += times

@@ -59,7 +59,7 @@ class Feed:
         self._frames: list[_Frame] = []  # of the events in (begin, end]
         self._begin = self._end = 0
         self._news, self._moved = asyncio.Event(), asyncio.Event()
-        self._open = 0
+        self._open, self._wanted = 0, threading.Event()  # whether anybody follows
         self._is_stopped = True
         self._task: asyncio.Task[None] | None = None
 
@@ -83,14 +83,27 @@ class Feed:
             with suppress(asyncio.CancelledError):
                 await self._task
 
-    def admit(self) -> None:
-        """Refuse one stream too many.
+    def enter(self) -> None:
+        """Let one more stream in; `leave` has to follow.
 
         Raises:
             Refused: so many are open.
         """
         if self._open >= self._limits.streams or self._work.is_stopping:
             raise busy(f"{self._open:,} event streams are open here already")
+        if self._is_stopped:  # nobody told when the server began
+            self.start()
+        if not self._open:
+            self._frames, self._begin = [], self._lab.head
+            self._end = self._begin
+        self._open += 1
+        self._wanted.set()
+
+    def leave(self) -> None:
+        """Count one stream less."""
+        self._open -= 1
+        if not self._open:
+            self._wanted.clear()
 
     async def frames(self, after: int, category: str | None, timeout: float | None) -> AsyncIterator[bytes]:
         """Yield the events behind a position as they are sent, and comments while there are none.
@@ -98,31 +111,25 @@ class Feed:
         Args:
             timeout: seconds without an event after which it ends; None: never.
         """
-        if self._is_stopped and not self._work.is_stopping:
-            self.start()
-        self._open += 1
-        try:
-            yield b"retry: 1000\n\n"
-            position, quiet = after, 0.0
-            while not self._is_stopped:
-                news = self._news  # before the look: what comes after it sets this one
-                texts, position = await self._read(position, category)
-                if texts:
-                    quiet = 0.0
-                    yield b"".join(texts)
-                    continue
-                if position < self._end:
-                    continue
-                left = self._limits.heartbeat if timeout is None else min(self._limits.heartbeat, timeout - quiet)
-                if left <= 0:
-                    return
-                try:
-                    await asyncio.wait_for(news.wait(), left)
-                except TimeoutError:
-                    quiet += left
-                    yield b": nothing new\n\n"
-        finally:
-            self._open -= 1
+        yield b"retry: 1000\n\n"
+        position, quiet = after, 0.0
+        while not self._is_stopped:
+            news = self._news  # before the look: what comes after it sets this one
+            texts, position = await self._read(position, category)
+            if texts:
+                quiet = 0.0
+                yield b"".join(texts)
+                continue
+            if position < self._end:
+                continue
+            left = self._limits.heartbeat if timeout is None else min(self._limits.heartbeat, timeout - quiet)
+            if left <= 0:
+                return
+            try:
+                await asyncio.wait_for(news.wait(), left)
+            except TimeoutError:
+                quiet += left
+                yield b": nothing new\n\n"
 
     async def _read(self, after: int, category: str | None) -> tuple[list[bytes], int]:
         """The events behind a position, as far as they are at hand, and the position up to which that is all."""
@@ -149,10 +156,11 @@ class Feed:
 
     async def _catch_up(self) -> None:
         head = self._lab.head
-        if not self._open:
-            self._frames, self._begin, self._end = [], head, head
-        while self._end < head:
-            found = await self._work.read(partial(inside.read_events, self._lab, self._end, head, _PAGE))
+        while self._open and self._end < head:
+            end = self._end
+            found = await self._work.read(partial(inside.read_events, self._lab, end, head, _PAGE))
+            if self._end != end:  # all left and others came meanwhile, who begin behind it
+                continue
             self._frames += [_Frame(one.position, one.stream.split("/")[0], frame(one)) for one in found]
             self._end = found[-1].position if len(found) == _PAGE else head
             self._trim()
@@ -171,11 +179,13 @@ class Feed:
             self._begin = gone[-1].position
 
     def _watch(self, loop: asyncio.AbstractEventLoop, moved: asyncio.Event) -> None:
-        """Wait for appends, in a thread of its own, and tell the event loop."""
+        """Wait for appends, in a thread of its own, and tell the event loop; nobody is woken while nobody follows."""
         heads = inside.heads(self._lab)
         seen = -1
         with suppress(RuntimeError, StoreClosed):  # the event loop, or the store, is closed
             while not self._is_stopped and self._moved is moved:
+                if not self._wanted.wait(_LOOK):
+                    continue
                 with heads.moved:
                     if heads.position == seen:
                         heads.moved.wait(_LOOK)

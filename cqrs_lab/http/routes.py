@@ -234,8 +234,9 @@ class _Routes:
         if not any(kind in accepted for kind in ("*/*", "text/*", "text/event-stream")):
             raise Refused(406, "not-acceptable", f"events come as text/event-stream or {cloud.BATCH}")
         timeout = self._seconds(given, 0, 86_400) if "timeout" in given else None
-        self.feed.admit()
-        return streaming.EventStream(self.feed.frames(after, category, timeout), self.limits.send_seconds)
+        self.feed.enter()
+        frames = self.feed.frames(after, category, timeout)
+        return streaming.EventStream(frames, self.limits.send_seconds, self.feed.leave)
 
     async def take_in(self, request: Request, actor: str) -> Response:
         """Let events enter: all of them, or none."""

@@ -6,7 +6,7 @@ refused: a client that is in the middle of sending reads no answer.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import anyio
 from starlette.requests import ClientDisconnect, Request
@@ -65,17 +65,24 @@ class EventStream(Response):
     Args:
         frames: what is sent.
         seconds: for the client to take a part.
+        ended: called at its end, whatever that is.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, frames: AsyncIterator[bytes], seconds: float) -> None:
+    def __init__(self, frames: AsyncIterator[bytes], seconds: float, ended: Callable[[], None]) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._frames, self._seconds = frames, seconds
+        self._frames, self._seconds, self._ended = frames, seconds, ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the frames."""
+        try:
+            await self._send(scope, receive, send)
+        finally:
+            self._ended()
+
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b"", "more_body": False})

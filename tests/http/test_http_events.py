@@ -54,14 +54,18 @@ def test_a_stream_waits_for_what_is_to_come(web: TestClient, lab: Lab) -> None:
 
 def test_one_stream_too_many_is_sent_away(lab: Lab) -> None:
     """503 tells so; when another one has ended there is room again."""
-    with inside(lab, limits=Limits(streams=1)) as web:
-        first = threading.Thread(target=lambda: web.get("/events", params={"timeout": 1.5}))
-        first.start()
-        statuses = set()
-        while first.is_alive() and 503 not in statuses:
-            statuses.add(web.get("/events", params={"timeout": 0.01}).status_code)
-        first.join()
-        assert 503 in statuses
+    with inside(lab, limits=Limits(streams=3)) as web:
+        statuses: list[int] = []
+
+        def follow() -> None:
+            statuses.append(web.get("/events", params={"timeout": 2}).status_code)
+
+        threads = [threading.Thread(target=follow) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(statuses) == [200] * 3 + [503] * 5
         assert web.get("/events", params={"timeout": 0.01}).status_code == 200
 
 
