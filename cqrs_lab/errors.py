@@ -25,7 +25,10 @@ or the branch that you can do something about::
     │   ├── RebuildRefused               the new rows were looked at and not wanted
     │   ├── ProjectionFailed             rows that the read model's table cannot hold
     │   ├── NotYet                       the serving did not reach a position in time: `.position`
+    │   ├── QueryTooLong                 an answer that takes longer than a server allows
     │   └── QueryFailed                  DuckDB refused a statement
+    ├── ServerError                      a server did not answer, or not as it should: `.status`
+    ├── ExtraMissing (ImportError)       a part of the package whose dependencies are not installed
     └── StoreError
         ├── StoreLocked                  another process holds the file: `.pid`
         ├── StoreForked                  used in a process that was forked while it was open
@@ -204,8 +207,28 @@ class NotYet(QueryError):
         self.position = position
 
 
+class QueryTooLong(QueryError):
+    """An answer takes longer than the server allows."""
+
+
 class QueryFailed(QueryError):
     """DuckDB refused a statement; the message is its own, followed by the statement."""
+
+
+class ServerError(CqrsLabError):
+    """A server could not be reached, or its answer was none that a client can use.
+
+    Attributes:
+        status: the status of its answer, None when there was none.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ExtraMissing(CqrsLabError, ImportError):
+    """A part of the package was used whose dependencies are not installed; the message names the extra."""
 
 
 class StoreError(CqrsLabError):

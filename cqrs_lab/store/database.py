@@ -310,12 +310,13 @@ class Database:
             if "COMMIT succeeded and is durable" not in str(error):
                 raise
 
-    def interrupt(self) -> None:
-        """Stop every statement that is running, from another thread; each raises KeyboardInterrupt where it runs."""
+    def interrupt(self, owner: int | None = None) -> None:
+        """Stop every statement that is running, or one thread's; each raises KeyboardInterrupt where it runs."""
         with self._guard:
             cursors = self._living()
         for cursor in cursors:
-            cursor.interrupt()
+            if owner in (None, cursor.owner):
+                cursor.interrupt()
 
     def progress(self) -> Callable[[], float]:
         """Return what tells, from any thread, how far this thread's statement is: from 0 to 1, below when unknown."""

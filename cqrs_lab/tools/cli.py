@@ -24,7 +24,7 @@ from typer.core import TyperGroup
 from cqrs_lab.app import open_shop
 from cqrs_lab.errors import CqrsLabError
 from cqrs_lab.store.dead_letters import DeadLetters
-from cqrs_lab.tools import cli_data
+from cqrs_lab.tools import cli_data, cli_http
 from cqrs_lab.tools import doctor as doctors
 from cqrs_lab.tools.learner import copy_course
 from cqrs_lab.tools.printing import SHOWN, Json, examples, fail, minute, print_json, say, table
@@ -176,6 +176,7 @@ def notebooks(
 
 
 cli_data.add_to(app)
+cli_http.add_to(app)
 
 
 @app.command(epilog=examples("status --db shop.duckdb", "status --db shop.duckdb --json"))

@@ -305,6 +305,12 @@ class EventStore:
         found = self._database.execute(f"SELECT {columns} FROM commands WHERE command_id {condition}", [value])
         return {id: Remembered(*rest) for id, *rest in found}
 
+    def insert(self, batch: Batch) -> None:
+        """Insert the rows that a batch has so far, in the transaction that `appending` began."""
+        for table, rows in batch.rows.items():
+            self._insert(table, rows)
+        batch.rows.clear()
+
     def _insert(self, table: str, rows: Sequence[dict[str, Any]]) -> None:
         """Insert rows. Only the columns in use: the fields of other event types are neither planned nor bound."""
         columns = [c for c in _columns(rows) if any(row.get(c) is not None for row in rows)]

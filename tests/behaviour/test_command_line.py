@@ -14,7 +14,7 @@ from support.command_line import call, failing, run
 
 from cqrs_lab import doctor, open_shop
 
-COMMANDS = ["doctor", "notebooks", "generate", "import-olist", "status"]
+COMMANDS = ["doctor", "notebooks", "generate", "import-olist", "serve", "export", "import-events", "status"]
 ORDERS, EVENTS = 6, 1 + 6 * 3  # a customer, and six orders placed, paid and shipped
 
 

@@ -25,7 +25,7 @@ ENVIRONMENT = (ROOT / "environment.yml").read_text("utf-8")
 
 def _wanted() -> list[Requirement]:
     project = PROJECT["project"]
-    extras = (line for extra in ("lab", "test", "bench") for line in project["optional-dependencies"][extra])
+    extras = (line for extra in ("lab", "test", "bench", "serve") for line in project["optional-dependencies"][extra])
     lines = [*project["dependencies"], *extras, *PROJECT["build-system"]["requires"]]
     return [Requirement(line) for line in lines if canonicalize_name(Requirement(line).name) != "cqrs-lab"]
 
@@ -117,8 +117,8 @@ def test_binder_and_the_container_install_the_course() -> None:
 def test_the_course_brings_no_tools_of_tests_and_benchmarks() -> None:
     """The extra `course` is what the notebooks need; `all` is everything but pathway."""
     name, extras = PROJECT["project"]["name"], PROJECT["project"]["optional-dependencies"]
-    assert extras["course"] == [f"{name}[lab]"]
-    assert extras["all"] == [f"{name}[lab,test,bench]"]
+    assert extras["course"] == [f"{name}[lab,serve,scale]"]
+    assert extras["all"] == [f"{name}[lab,serve,scale,test,bench]"]
 
 
 def test_every_install_line_runs_in_every_shell() -> None:

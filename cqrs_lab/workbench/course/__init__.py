@@ -1,6 +1,7 @@
 """The course: what its notebooks need beside the package, and the checks of its exercises."""
 
 from cqrs_lab.workbench.course.breakdown import Breakdown, breakdown
+from cqrs_lab.workbench.course.served import ServedShop, served_shop
 from cqrs_lab.workbench.course.stage import (
     PowerCut,
     Repeatable,
@@ -18,11 +19,13 @@ __all__ = [
     "PowerCut",
     "Repeatable",
     "breakdown",
+    "ServedShop",
     "die_before_checkpoint",
     "early_shop",
     "median_ms",
     "power_cut",
     "repeatable",
     "run_apart",
+    "served_shop",
     "stocked_shop",
 ]
