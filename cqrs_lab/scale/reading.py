@@ -1,0 +1,61 @@
+"""Reading sealed files: the SELECTs by which DuckDB reads them.
+
+Owns these SELECTs. `stored` is the schema of events as they were stored, `lifted` of events as they were declared when
+they were sealed; a read model reads those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from cqrs_lab.scale.folders import Folder, fetched
+from cqrs_lab.scale.manifest import SealedCategory, SealedFile
+from cqrs_lab.sql.names import literal, quote
+from cqrs_lab.store.database import Database
+
+Files = tuple[Sequence[SealedFile], Sequence[SealedFile]]
+"""Files of events, and of what is personal in them."""
+
+
+def stored_view(folder: Folder, category: SealedCategory, files: Files, into: Path) -> tuple[str, str]:
+    """Return the SELECT of the events in some files, and the one of what is personal in them, "" without any.
+
+    Args:
+        into: a local folder for copies of files that are elsewhere.
+
+    Raises:
+        SealDamaged: a file is missing, or not as it was written.
+    """
+    events, personal = ([fetched(folder, f.name, f.bytes, f.sha256, into) for f in some] for some in files)
+    beside = {"position": "BIGINT", **category.personal}
+    return _rows(category.columns, events), _rows(beside, personal) if category.personal else ""
+
+
+def _rows(columns: Mapping[str, str], paths: Iterable[str]) -> str:
+    listed = ", ".join(map(literal, paths))
+    if not listed:
+        nothing = ", ".join(f"CAST(NULL AS {kind}) AS {quote(name)}" for name, kind in columns.items())
+        return f"SELECT {nothing} WHERE false"
+    names = ", ".join(map(quote, columns))
+    return f"SELECT {names} FROM read_parquet([{listed}], hive_partitioning = false)"
+
+
+def show_events(database: Database, name: str, category: SealedCategory, stored: tuple[str, str]) -> None:
+    """Make the views by which read models read the events of a category.
+
+    Args:
+        name: of the category.
+        stored: as of `stored_view`.
+    """
+    events, personal = stored
+    table = quote(f"{name}_events")
+    whole = f"{events}" if not personal else f"SELECT * FROM ({events}) LEFT JOIN ({personal}) USING (position)"
+    for schema, select in (("stored", whole), ("lifted", category.lifted)):
+        database.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        database.execute(f"CREATE VIEW {schema}.{table} AS {select}")
+
+
+def read_events(table: str) -> str:
+    """Return the SELECT of a table of events, by its name."""
+    return f"SELECT * FROM lifted.{quote(table)}"
