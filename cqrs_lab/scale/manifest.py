@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cqrs_lab.errors import SealDamaged, StoreFormatError, StoreMissing
@@ -64,8 +63,8 @@ class SealedCategory:
     shown: dict[str, str]
     is_key_stored: bool
     meaning: str | None
-    digest: Digest = Digest()
-    personal_digest: Digest = Digest()
+    digest: Digest = field(default_factory=Digest)
+    personal_digest: Digest = field(default_factory=Digest)
     files: list[SealedFile] = field(default_factory=list)
     personal_files: list[SealedFile] = field(default_factory=list)
 
@@ -109,6 +108,11 @@ class Manifest:
         """Category -> the digest of its events."""
         return {name: category.digest for name, category in self.categories.items()}
 
+    @property
+    def personal_digests(self) -> dict[str, Digest]:
+        """Category -> the digest of what is personal in its events."""
+        return {name: category.personal_digest for name, category in self.categories.items()}
+
     def columns(self, *, personal: bool = False) -> dict[str, list[str]]:
         """Return, for each category, the columns that its digest counts."""
         return {
@@ -120,10 +124,6 @@ class Manifest:
     def table(self, name: str) -> SealedCategory | None:
         """Return the category of a table of events, by the table's name in whatever case."""
         return next((one for own, one in self.categories.items() if f"{own}_events".lower() == name.lower()), None)
-
-    def described(self, categories: Mapping[str, SealedCategory]) -> Manifest:
-        """Return it with other categories."""
-        return replace(self, categories=dict(categories))
 
 
 def write(folder: Folder, manifest: Manifest) -> None:
@@ -170,5 +170,5 @@ def load(address: str | os.PathLike[str] | Folder) -> tuple[Folder, Manifest]:
 
 def _category(said: dict[str, Any]) -> SealedCategory:
     made = {name: Digest(**said[name]) for name in ("digest", "personal_digest")}
-    made |= {name: [SealedFile(**one) for one in said[name]] for name in ("files", "personal_files")}
-    return SealedCategory(**{**said, **made})
+    files = {name: [SealedFile(**one) for one in said[name]] for name in ("files", "personal_files")}
+    return SealedCategory(**{**said, **made, **files})

@@ -6,13 +6,16 @@ they were sealed; a read model reads those.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cqrs_lab.scale.folders import Folder, fetched
-from cqrs_lab.scale.manifest import SealedCategory, SealedFile
+from cqrs_lab.scale.manifest import Manifest, SealedCategory, SealedFile
 from cqrs_lab.sql.names import literal, quote
 from cqrs_lab.store.database import Database
+from cqrs_lab.store.digests import Digest, digest_of, version
 
 Files = tuple[Sequence[SealedFile], Sequence[SealedFile]]
 """Files of events, and of what is personal in them."""
@@ -59,3 +62,26 @@ def show_events(database: Database, name: str, category: SealedCategory, stored:
 def read_events(table: str) -> str:
     """Return the SELECT of a table of events, by its name."""
     return f"SELECT * FROM lifted.{quote(table)}"
+
+
+def refreshed(database: Database, folder: Folder, manifest: Manifest) -> Manifest:
+    """Return a manifest with digests by the version of DuckDB that is used now, out of its files."""
+    return manifest if manifest.duckdb == version(database) else _recounted(database, folder, manifest)
+
+
+def _recounted(database: Database, folder: Folder, manifest: Manifest) -> Manifest:
+    """Return a manifest with its digests made again, out of its files.
+
+    Raises:
+        SealDamaged: a file is not as it was written.
+    """
+    categories = {}
+    with tempfile.TemporaryDirectory(prefix="cqrs_lab-") as into:
+        for name, one in manifest.categories.items():
+            events, personal = stored_view(folder, one, (one.files, one.personal_files), Path(into))
+            categories[name] = replace(
+                one,
+                digest=digest_of(database, events, one.columns),
+                personal_digest=digest_of(database, personal, ["position", *one.personal]) if personal else Digest(),
+            )
+    return replace(manifest, categories=categories, duckdb=version(database))

@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,8 +23,8 @@ from cqrs_lab.ivm.merge import Merge
 from cqrs_lab.ivm.parts import part_of, whole_of
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.scale.folders import Folder
-from cqrs_lab.scale.manifest import Manifest, SealedCategory, load
-from cqrs_lab.scale.reading import Files, show_events, stored_view
+from cqrs_lab.scale.manifest import Manifest, SealedCategory, SealedFile, load
+from cqrs_lab.scale.reading import Files, read_events, show_events, stored_view
 from cqrs_lab.scale.rows import Replayed
 from cqrs_lab.scale.spreading import Spread, Spreader, read_piece
 from cqrs_lab.scale.working import Done, Failed, Pieces, Task, work
@@ -39,7 +38,7 @@ _LEAST, _MOST = 256, 4096  # MB
 
 
 def replay(
-    sealed: str | os.PathLike[str] | Manifest,
+    sealed: str | os.PathLike[str],
     model: ReadModel,
     client: Any = None,
     *,
@@ -92,6 +91,7 @@ def replay(
                     spread=spread.kind,
                     reason=spread.reason,
                     fingerprint=spreader.fingerprint(model),
+                    sealed=folder,
                     manifest=manifest,
                     categories=frozenset(spreader.categories(model)),
                     scratch=space,
@@ -241,8 +241,6 @@ class _Run:
 
     @staticmethod
     def _read(plan: Merge) -> Any:
-        from cqrs_lab.scale.reading import read_events
-
         return lambda use: read_events(use.name) if use == plan.fold.use else read_piece(use.name)
 
     def rows(self, model: ReadModel) -> tuple[tuple[str, ...], int]:
@@ -352,10 +350,7 @@ class _Run:
         """The files of a category, partition by partition; one without files where there are none."""
         category = self.manifest.categories[name]
         parts = sorted({file.part for file in category.files}) or [0]
-        return [
-            [(name, category, tuple([f for f in files if f.part == part] for files in _kinds(category)))]  # type: ignore[misc]
-            for part in parts
-        ]
+        return [[(name, category, (_of(category.files, part), _of(category.personal_files, part)))] for part in parts]
 
     def _beside(self, names: Iterable[str]) -> list[Pieces]:
         """The rows of layers that are read whole."""
@@ -389,16 +384,18 @@ class _Run:
         try:
             bar = tqdm(total=len(tasks), desc=f"{what} {spread.model.name}", unit="task", disable=not self.progress)
             with bar:
-                for future in as_completed(futures):
+                for future in as_completed(futures):  # type: ignore[no-untyped-call]
                     done[future.key] = self._result(spread, future.result())
                     bar.update()
         except KilledWorker as error:
             raise ReplayFailed(
-                f"the replay of {spread.model.name} was given up: workers that ran one of its tasks were lost again and "
-                "again, most likely for want of memory. Seal with more partitions, or give workers more memory"
+                f"the replay of {spread.model.name} was given up: workers that ran one of its tasks were lost again "
+                "and again, most likely for want of memory. Seal with more partitions, or give workers more memory"
             ) from error
         except (OSError, TimeoutError) as error:
-            raise ReplayFailed(f"the replay of {spread.model.name} lost its cluster: {error}. Start it again") from error
+            raise ReplayFailed(
+                f"the replay of {spread.model.name} lost its cluster: {error}. Start it again"
+            ) from error
         finally:
             self.client.cancel(futures)
         found = [done[future.key] for future in futures]
@@ -420,8 +417,8 @@ class _Run:
         raise told
 
 
-def _kinds(category: SealedCategory) -> tuple[list[Any], list[Any]]:
-    return category.files, category.personal_files
+def _of(files: Iterable[SealedFile], part: int) -> list[SealedFile]:
+    return [file for file in files if file.part == part]
 
 
 def _bare(category: SealedCategory) -> SealedCategory:
@@ -435,5 +432,3 @@ def _free_name(name: str, taken: Iterable[str]) -> str:
     while name in there:
         name = f"_{name}"
     return name
-
-

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pandas as pd
 import polars
@@ -21,11 +22,11 @@ from cqrs_lab.errors import StoreError
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.scale.folders import Folder
 from cqrs_lab.scale.manifest import Manifest
+from cqrs_lab.scale.reading import refreshed
 from cqrs_lab.scale.spreading import Kind
 from cqrs_lab.scale.working import Pieces, attach, bounded, detach, shown
 from cqrs_lab.sql.names import literal, quote
 from cqrs_lab.store.database import Database
-from cqrs_lab.store.digests import Digest
 from cqrs_lab.store.rows import Rows
 
 _MEMORY = "2GB"
@@ -56,6 +57,7 @@ class Replayed:
         spread: Kind,
         reason: str,
         fingerprint: str,
+        sealed: Folder,
         manifest: Manifest,
         categories: frozenset[str],
         scratch: Folder,
@@ -69,7 +71,7 @@ class Replayed:
         self.manifest, self.categories = manifest, categories
         self.count, self.seconds, self.tasks = count, seconds, tasks
         self.stored = dict(stored)
-        self._scratch, self._files = scratch, files
+        self._sealed, self._scratch, self._files = sealed, scratch, files
         self._release = weakref.finalize(self, scratch.clear)
 
     def __repr__(self) -> str:
@@ -81,10 +83,9 @@ class Replayed:
     def __len__(self) -> int:
         return self.count
 
-    @property
-    def digests(self) -> dict[str, Digest]:
-        """Category -> the digest of its events up to the position."""
-        return self.manifest.digests
+    def described(self, database: Database) -> Manifest:
+        """Return the manifest, with digests by a database's version of DuckDB: out of the files, when it is another."""
+        return refreshed(database, self._sealed, self.manifest)
 
     def arrow(self) -> pa.Table:
         """Return the rows as an Arrow table, ordered by key; times are timestamps in UTC."""
@@ -141,24 +142,27 @@ class Replayed:
 
     @contextmanager
     def attached(self, database: Database) -> Iterator[str]:
-        """Give another database the rows, for the block; yields the SELECT of them as they are stored, types and all."""
+        """Give another database the rows, for the block; yields the SELECT of them as they are stored."""
+        prefix = f"_replayed_{uuid4().hex[:12]}_"
         with tempfile.TemporaryDirectory(prefix="cqrs_lab-") as local:
-            count = 0
             try:
-                count = attach(database, (self._scratch.fetch(f, Path(local)) for f in self._files), "_replayed")
+                attach(database, (self._scratch.fetch(f, Path(local)) for f in self._files), prefix)
                 columns = ", ".join(map(quote, self.stored))
-                parts = (f"SELECT {columns} FROM _replayed{number}.rows" for number in range(count))
+                parts = (f"SELECT {columns} FROM {prefix}{number}.rows" for number in range(len(self._files)))
                 yield " UNION ALL ".join(parts)
             finally:
-                detach(database, len(self._files), "_replayed")
+                detach(database, len(self._files), prefix)
 
     @contextmanager
     def _open(self, files: tuple[str, ...] | None = None) -> Iterator[Database]:
         names = self._files if files is None else files
+        pieces = [Pieces("rows", tuple(self.columns), names)]
         try:
-            with bounded(self._scratch, _MEMORY, os.cpu_count() or 1) as (database, local):
-                with shown(database, self._scratch, [Pieces("rows", tuple(self.columns), names)], local):
-                    yield database
+            with (
+                bounded(self._scratch, _MEMORY, os.cpu_count() or 1) as (database, local),
+                shown(database, self._scratch, pieces, local),
+            ):
+                yield database
         except FileNotFoundError as error:
             raise StoreError(
                 f"the files of the replayed rows are gone from {self._scratch}; replay {self.model.name} again"

@@ -1,8 +1,8 @@
 """Sealing: the log up to a position as files that never change, and the look whether they are as they were written.
 
 Owns what is written, and when. Files come first and the manifest last, in one piece: whatever interrupts a seal, the
-one before stays valid. Events never change, so that a seal adds files for what is new. Personal fields stand in files of
-their own; where some were erased since, these files are written again.
+one before stays valid. Events never change, so that a seal adds files for what is new. Personal fields stand in files
+of their own; where some were erased since, these files are written again.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -21,11 +22,11 @@ import pyarrow.parquet as pq
 from cqrs_lab.errors import InvalidMoment, RowsRefused, SealDamaged, StoreError, StoreFull
 from cqrs_lab.scale.folders import Folder, checksum, fetched
 from cqrs_lab.scale.manifest import Manifest, SealedCategory, SealedFile, find, load, write
-from cqrs_lab.scale.reading import stored_view
+from cqrs_lab.scale.reading import refreshed
 from cqrs_lab.sql.names import literal, quote
 from cqrs_lab.store.categories import ENVELOPE
 from cqrs_lab.store.database import Database
-from cqrs_lab.store.digests import Digest, digest_of, digests, version
+from cqrs_lab.store.digests import digest_of, digests, version
 from cqrs_lab.store.log import Log
 
 _MOST_PARTITIONS = 1024
@@ -71,11 +72,11 @@ def seal(lab: Logged, folder: str | os.PathLike[str], partitions: int = 32, to: 
     with log.memory.building():  # nothing is erased meanwhile
         categories = described(log)
         if before is not None:
-            before = _refreshed(log.database, place, before)
+            before = refreshed(log.database, place, before)
             _check_same_log(log, place, before)
-        sealed = _Sealing(log.database, place, before, before.partitions if before else partitions)
-        with sealed.writing():
-            return sealed.seal(categories, to, lambda name, after: _selects(log, name, categories[name], after, to))
+        sealing = _Sealing(log.database, place, before, before.partitions if before else partitions)
+        with sealing.writing():
+            return sealing.seal(categories, to, lambda name, after: _selects(log, name, categories[name], after, to))
 
 
 def _selects(log: Log, name: str, category: SealedCategory, after: int, to: int) -> tuple[str, str]:
@@ -129,29 +130,6 @@ def _check_same_log(log: Log, folder: Folder, before: Manifest) -> None:
         )
 
 
-def _refreshed(database: Database, folder: Folder, manifest: Manifest) -> Manifest:
-    """Return a manifest with digests by the version of DuckDB that is used now, out of its files."""
-    return manifest if manifest.duckdb == version(database) else recounted(database, folder, manifest)
-
-
-def recounted(database: Database, folder: Folder, manifest: Manifest) -> Manifest:
-    """Return a manifest with its digests made again, out of its files.
-
-    Raises:
-        SealDamaged: a file is not as it was written.
-    """
-    categories = {}
-    with tempfile.TemporaryDirectory(prefix="cqrs_lab-") as into:
-        for name, one in manifest.categories.items():
-            events, personal = stored_view(folder, one, (one.files, one.personal_files), Path(into))
-            categories[name] = replace(
-                one,
-                digest=digest_of(database, events, one.columns),
-                personal_digest=digest_of(database, personal, ["position", *one.personal]) if personal else Digest(),
-            )
-    return replace(manifest, categories=categories, duckdb=version(database))
-
-
 class _Sealing:
     """One seal.
 
@@ -200,7 +178,7 @@ class _Sealing:
             selects: name of a category, a position -> the SELECT of its events behind that, and that of what is
                 personal in them, with their stream_no.
         """
-        sealed = {name: self._one(name, one, lambda after, n=name: selects(n, after)) for name, one in categories.items()}
+        sealed = {name: self._one(name, one, partial(selects, name)) for name, one in categories.items()}
         manifest = Manifest(to, self._partitions, version(self._database), self._number, sealed)
         write(self._folder, manifest)
         for name, one in manifest.categories.items():  # files of a seal that was interrupted, or with erased values
@@ -230,9 +208,9 @@ class _Sealing:
         files = [*kept, *self._files(f"{name}_personal", personal, beside)]
         return replace(made, personal_files=files, personal_digest=whole)
 
-    def _files(self, below: str, select: str, columns: object) -> list[SealedFile]:
+    def _files(self, below: str, select: str, columns: Iterable[str]) -> list[SealedFile]:
         """Write the rows of a SELECT, a file for each partition that has some."""
-        names = ", ".join(map(quote, columns))  # type: ignore[call-overload]
+        names = ", ".join(map(quote, columns))
         part = f"((stream_no::BIGINT * 2654435761) % 4294967296 * {self._partitions}) >> 32"  # D. Knuth, TAOCP 6.4
         target = self._local / below
         self._database.execute(

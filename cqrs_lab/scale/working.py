@@ -1,7 +1,7 @@
 """Working: what one task does, on whatever machine.
 
-Owns the task: sealed files and files of rows in, files of rows out, by plain DuckDB within bounds of memory. Rows travel
-in files of DuckDB, which have every type that a SELECT can give; Parquet has no HUGEINT, and no INTERVAL to the
+Owns the task: sealed files and files of rows in, files of rows out, by plain DuckDB within bounds of memory. Rows
+travel in files of DuckDB, which have every type that a SELECT can give; Parquet has no HUGEINT, and no INTERVAL to the
 microsecond. A task can run twice, and leaves a file under its own name only once that is whole.
 """
 
@@ -160,12 +160,10 @@ def shown(database: Database, scratch: Folder, pieces: Sequence[Pieces], local: 
         detach(database, len(names), "_in")
 
 
-def attach(database: Database, paths: Iterable[str], prefix: str) -> int:
-    """Attach files to read them, as the prefix and a number; return how many."""
-    count = 0
-    for count, path in enumerate(paths, 1):
-        database.execute(f"ATTACH {literal(path)} AS {prefix}{count - 1} (READ_ONLY)")
-    return count
+def attach(database: Database, paths: Iterable[str], prefix: str) -> None:
+    """Attach files to read them, each under the prefix and its number."""
+    for number, path in enumerate(paths):
+        database.execute(f"ATTACH {literal(path)} AS {prefix}{number} (READ_ONLY)")
 
 
 def detach(database: Database, count: int, prefix: str) -> None:

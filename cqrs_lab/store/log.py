@@ -199,9 +199,7 @@ class Log:
         sql = f"SELECT max(version) FROM {quote(table)} WHERE stream_no = ? AND position <= ?"
         return self.database.execute(sql, [stream_no, to])[0][0] or 0
 
-    def source(
-        self, table: str, *, full: bool = False, strict: bool = True, stored: str | None = None
-    ) -> str | None:
+    def source(self, table: str, *, full: bool = False, strict: bool = True, stored: str | None = None) -> str | None:
         """Return the SELECT that reads a table of events as the domain declares them now, None for the table itself.
 
         It joins the personal fields and lifts old versions (see `Event.upcasts`).

@@ -23,7 +23,7 @@ ENVIRONMENT = (ROOT / "environment.yml").read_text("utf-8")
 
 def _wanted() -> list[Requirement]:
     project = PROJECT["project"]
-    extras = (line for extra in ("lab", "test", "bench") for line in project["optional-dependencies"][extra])
+    extras = (line for extra in ("lab", "test", "bench", "scale") for line in project["optional-dependencies"][extra])
     lines = [*project["dependencies"], *extras, *PROJECT["build-system"]["requires"]]
     return [Requirement(line) for line in lines if canonicalize_name(Requirement(line).name) != "cqrs-lab"]
 
@@ -94,7 +94,7 @@ def test_the_conda_environment_installs_the_package_with_all_its_extras() -> Non
         "- pip:",
         "- -e .[all]",
     ]
-    assert PROJECT["project"]["optional-dependencies"]["all"] == [f"{name}[lab,test,bench]"]
+    assert PROJECT["project"]["optional-dependencies"]["all"] == [f"{name}[lab,test,bench,scale]"]
 
 
 def test_one_python_floor_everywhere() -> None:
