@@ -152,8 +152,8 @@ class Stored(Mover):
     def take(self, rows: str, at: int) -> int:
         """Put rows that were made elsewhere into the place of the old ones; return the position reached.
 
-        That is their own, or a later one where the old rows or those of layers are: nothing goes back. What has changed in
-        a layer since is told by its rows as of their position.
+        That is their own, or a later one where the old rows or those of layers are: nothing goes back. What has changed
+        in a layer since is told by its rows as of their position.
 
         Args:
             rows: the SELECT of them, as they are stored.

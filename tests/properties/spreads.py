@@ -105,10 +105,10 @@ def main() -> None:
             for one in spreadings(case_of(seed), client):
                 spreads[one.spread] += 1
                 if one.wrong:
-                    print(f"seed {seed} {one.name} {one.spread} ({one.reason}): {one.wrong}", flush=True)
+                    sys.stdout.write(f"seed {seed} {one.name} {one.spread} ({one.reason}): {one.wrong}\n")
             if spreads.total() >= given.models:
                 break
-    print(f"{spreads.total()} read models of seeds {given.first} to {seed}: {dict(spreads)}")
+    sys.stdout.write(f"{spreads.total()} read models of seeds {given.first} to {seed}: {dict(spreads)}\n")
 
 
 if __name__ == "__main__":
