@@ -78,17 +78,20 @@ PARTS = [
     ReadModel(
         "steps",
         ("order_id", "position"),
-        "SELECT order_id, position, lag(type) OVER (PARTITION BY order_id ORDER BY position) AS before FROM order_events",
+        """SELECT order_id, position, lag(type) OVER (PARTITION BY order_id ORDER BY position) AS before
+           FROM order_events""",
     ),
     ReadModel(
         "spans",
         "order_id",
-        "SELECT order_id, max(occurred_at) - min(occurred_at) AS span, sum(version) AS s FROM order_events GROUP BY ALL",
+        """SELECT order_id, max(occurred_at) - min(occurred_at) AS span, sum(version) AS s
+           FROM order_events GROUP BY ALL""",
     ),
     ReadModel(
         "ranks",
         "order_id",
-        "SELECT order_id, row_number() OVER (ORDER BY min(position), order_id) AS r FROM order_events GROUP BY order_id",
+        """SELECT order_id, row_number() OVER (ORDER BY min(position), order_id) AS r
+           FROM order_events GROUP BY order_id""",
     ),
 ]
 
