@@ -7,7 +7,8 @@ they were sealed; a read model reads those.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,18 @@ def show_events(database: Database, name: str, category: SealedCategory, stored:
     for schema, select in (("stored", whole), ("lifted", category.lifted)):
         database.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
         database.execute(f"CREATE VIEW {schema}.{table} AS {select}")
+
+
+@contextmanager
+def described(manifest: Manifest) -> Iterator[Database]:
+    """Have a database with the tables of a sealed log, and no events in them: it tells columns and types."""
+    database = Database.open(threads=1)
+    try:
+        for name, category in manifest.categories.items():
+            show_events(database, name, category, stored_view(Folder("."), category, ((), ()), Path()))
+        yield database
+    finally:
+        database.release()
 
 
 def read_events(table: str) -> str:

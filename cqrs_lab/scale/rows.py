@@ -24,7 +24,7 @@ from cqrs_lab.scale.folders import Folder
 from cqrs_lab.scale.manifest import Manifest
 from cqrs_lab.scale.reading import refreshed
 from cqrs_lab.scale.spreading import Kind
-from cqrs_lab.scale.working import Pieces, attach, bounded, detach, shown
+from cqrs_lab.scale.working import Pieces, attach, bounded, detach, shown, twice_in
 from cqrs_lab.sql.names import literal, quote
 from cqrs_lab.store.database import Database
 from cqrs_lab.store.rows import Rows
@@ -135,10 +135,8 @@ class Replayed:
 
     def twice(self) -> tuple[Any, ...] | None:
         """Return a key that two rows have, None when there is none."""
-        keys = ", ".join(map(quote, self.model.keys))
         with self._open() as database:
-            found = database.execute(f"SELECT {keys} FROM piece.rows GROUP BY {keys} HAVING count(*) > 1 LIMIT 1")
-        return found[0] if found else None
+            return twice_in(database, "piece.rows", self.model.keys)
 
     @contextmanager
     def attached(self, database: Database) -> Iterator[str]:

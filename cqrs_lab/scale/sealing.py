@@ -74,7 +74,7 @@ def seal(lab: Logged, folder: str | os.PathLike[str], partitions: int = 32, to: 
         if before is not None:
             before = refreshed(log.database, place, before)
             _check_same_log(log, place, before)
-        sealing = _Sealing(log.database, place, before, before.partitions if before else partitions)
+        sealing = Sealing(log.database, place, before, before.partitions if before else partitions)
         with sealing.writing():
             return sealing.seal(categories, to, lambda name, after: _selects(log, name, categories[name], after, to))
 
@@ -130,7 +130,7 @@ def _check_same_log(log: Log, folder: Folder, before: Manifest) -> None:
         )
 
 
-class _Sealing:
+class Sealing:
     """One seal.
 
     Args:

@@ -295,6 +295,10 @@ class Spreader:
         """Return the category of a table of events."""
         return next(name for name in self.manifest.categories if f"{name}_events".lower() == table.lower())
 
+    def is_apart(self, spread: Spread) -> bool:
+        """Return whether rows of one key could only be made by one task, so that each looks at its own."""
+        return spread.kind != "by stream" or any(key.lower() in spread.stream for key in spread.model.keys)
+
     # -- texts -------------------------------------------------------------------------------------------------------
 
     def within(self, spread: Spread) -> str:

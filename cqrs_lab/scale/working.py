@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from cqrs_lab.errors import CqrsLabError
@@ -55,6 +56,7 @@ class Task:
         pieces: rows of other tasks.
         outs: table -> the SELECT of its rows.
         memory: DuckDB's limit, such as "1GB".
+        keys: columns that tell the rows of the table `rows` apart; none when that is sure, or looked at later.
         threads: DuckDB's.
     """
 
@@ -64,6 +66,7 @@ class Task:
     pieces: tuple[Pieces, ...]
     outs: tuple[tuple[str, str], ...]
     memory: str
+    keys: tuple[str, ...] = ()
     threads: int = 1
 
 
@@ -77,6 +80,7 @@ class Done:
         bytes: of the file.
         seconds: that it took.
         duckdb: the version of DuckDB.
+        twice: a key that two rows have, None when there is none.
     """
 
     file: str
@@ -84,6 +88,7 @@ class Done:
     bytes: int
     seconds: float
     duckdb: str
+    twice: tuple[Any, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,12 +122,20 @@ def _work(task: Task) -> Done:
                     table: int(database.execute(f"CREATE TABLE _out.{quote(table)} AS {select}")[0][0])
                     for table, select in task.outs
                 }
+                twice = twice_in(database, "_out.rows", task.keys) if task.keys else None
                 database.execute("CHECKPOINT _out")
             finally:
                 database.execute("DETACH _out")
         size, by = part.stat().st_size, version(database)
         scratch.put(part, name)
-    return Done(name, rows, size, time.perf_counter() - began, by)
+    return Done(name, rows, size, time.perf_counter() - began, by, twice)
+
+
+def twice_in(database: Database, rows: str, keys: Iterable[str]) -> tuple[Any, ...] | None:
+    """Return a key that two rows of a table have, None when there is none."""
+    names = ", ".join(map(quote, keys))
+    found = database.execute(f"SELECT {names} FROM {rows} GROUP BY {names} HAVING count(*) > 1 LIMIT 1")
+    return found[0] if found else None
 
 
 @contextmanager
