@@ -7,6 +7,7 @@ or the branch that you can do something about::
     ├── InvalidMessage (ValueError)      a command, event or query with a field that breaks its rule
     ├── InvalidTable (ValueError)        a table for append_table with a bad column or a bad row
     ├── InvalidMoment (ValueError)       an as-of moment that cannot be placed in the log
+    ├── ExtraMissing (ImportError)       a package of an extra of cqrs-lab is not installed
     ├── ImportFailed (ValueError)        a file or table from elsewhere that cannot be read as events
     ├── DeclarationError                 a domain that does not fit together
     │   ├── UnsupportedField             a field whose type or name the log cannot store
@@ -26,6 +27,8 @@ or the branch that you can do something about::
     │   ├── ProjectionFailed             rows that the read model's table cannot hold
     │   ├── NotYet                       the serving did not reach a position in time: `.position`
     │   ├── QueryTooLong                 an answer that takes longer than a server allows
+    │   ├── ReplayFailed                 a replay over several machines that did not come to its end
+    │   ├── RowsRefused                  rows made elsewhere that are not those of this log
     │   └── QueryFailed                  DuckDB refused a statement
     ├── ServerError                      a server did not answer, or not as it should: `.status`
     ├── ExtraMissing (ImportError)       a part of the package whose dependencies are not installed
@@ -39,6 +42,7 @@ or the branch that you can do something about::
         ├── StoreFull                    no room left on the disk or in memory
         ├── StoreCorrupt                 damaged or truncated files
         │   └── NotAStore                a file that holds something else
+        │   └── SealDamaged              a sealed log whose files are missing or changed
         ├── StoreFormatError             written by another version of this package
         ├── UnknownEventType             the log holds a type or version that the domain does not know
         ├── ConstraintViolated           a key or NOT NULL of a table refused a row
@@ -78,6 +82,10 @@ class InvalidTable(CqrsLabError, ValueError):
 
 class InvalidMoment(CqrsLabError, ValueError):
     """A moment for a time-travel question is naive, of the wrong type or outside the log."""
+
+
+class ExtraMissing(CqrsLabError, ImportError):
+    """Something was asked for that needs an extra of this package, and that is not installed."""
 
 
 class ImportFailed(CqrsLabError, ValueError):
@@ -211,6 +219,14 @@ class QueryTooLong(QueryError):
     """An answer takes longer than the server allows."""
 
 
+class ReplayFailed(QueryError):
+    """A replay over several machines did not come to its end; nothing was taken over."""
+
+
+class RowsRefused(QueryError):
+    """Rows that were made elsewhere were not taken over, for they are not those of this log; the old ones stay."""
+
+
 class QueryFailed(QueryError):
     """DuckDB refused a statement; the message is its own, followed by the statement."""
 
@@ -288,6 +304,10 @@ class StoreCorrupt(StoreError):
 
 class NotAStore(StoreCorrupt):
     """The file holds something else than a cqrs_lab store; it was left as it is."""
+
+
+class SealDamaged(StoreCorrupt):
+    """The files of a sealed log are missing, or not as they were written."""
 
 
 class StoreFormatError(StoreError):

@@ -68,7 +68,11 @@ class Merge:
 
     def rows(self, read: Read) -> str:
         """Return all rows, folded from all events."""
-        return self._seen(self.fold.finished(self.fold.folded(read(self.fold.use))), read)
+        return self.of_states(self.fold.folded(read(self.fold.use)), read)
+
+    def of_states(self, states: str, read: Read) -> str:
+        """Return all rows, out of the SELECT of their keys and states."""
+        return self._seen(self.fold.finished(states), read)
 
     def reached(self, new: Read, read: Read, noted: str | None, without: frozenset[str] = frozenset()) -> str:
         """Return keys and states of the new events; a noted key without any has empty states.

@@ -16,7 +16,8 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import cast
 
-from cqrs_lab.errors import CqrsLabError, ProjectionFailed, RebuildRefused, StoreClosed
+from cqrs_lab.errors import CqrsLabError, ProjectionFailed, RebuildRefused, RowsRefused, StoreClosed
+from cqrs_lab.read.adopting import Replayed, adopt
 from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.handled import Handled, stored_of
 from cqrs_lab.read.kept import follow, remake
@@ -127,6 +128,13 @@ class Running:
             remake(self.catalog, [stored.model])
         return reached
 
+    def adopt(self, stored: Stored, rows: Replayed) -> int:
+        """Take rows over that were made elsewhere, and note how that went (see `Served.adopt`)."""
+        reached = self._noting(stored, lambda: adopt(stored, rows))
+        if self._memory.open is None:
+            remake(self.catalog, [stored.model])
+        return reached
+
     def attempts(self, stored: Stored) -> int:
         """Return how often a serving has failed in a row where it stands."""
         failure = self.failures.get(stored.place)
@@ -144,7 +152,7 @@ class Running:
                 except ProjectionFailed as error:
                     if not mended(error) and not self._set_aside(error, stored.model):
                         raise
-        except RebuildRefused:
+        except (RebuildRefused, RowsRefused):
             raise  # nothing is wrong with the rows that there are
         except CqrsLabError as error:
             self._failed(stored.place, error)

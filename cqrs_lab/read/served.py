@@ -17,6 +17,7 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from cqrs_lab.errors import NotServed, NotYet, ProjectionFailed, RebuildNeeded, RebuildRefused
+from cqrs_lab.read.adopting import Replayed
 from cqrs_lab.read.explain import Explanation, explain
 from cqrs_lab.read.handled import stored_of
 from cqrs_lab.read.projection import Model, Projection
@@ -169,6 +170,21 @@ class Served:
                 return self.running.rebuild(self.stored, to, check, tell)
             self.stored.create_view()
             return self._log.head
+
+    def adopt(self, rows: Replayed) -> int:
+        """Take rows over that were made elsewhere from a copy of this log, such as by `cqrs_lab.scale.replay`.
+
+        Rows and checkpoint are stored in one transaction; the projection then moves on from there by itself. Every
+        event up to there is looked at once, to tell that it is the same log.
+
+        Returns:
+            The position reached: that of the rows, or a later one where the old rows, or the layers, are.
+
+        Raises:
+            RowsRefused: they are those of another read model or another log, or hold what was erased since.
+            NotServed: this is no projection.
+        """
+        return self.running.adopt(self.stored, rows)
 
     def rehearse(self) -> Rows:
         """Return what rebuild() would change, and change nothing; nothing when the rows are what they should be.

@@ -141,6 +141,48 @@ class Stored(Mover):
             finally:
                 self._clear(collected)
 
+    @property
+    def catalog(self) -> Catalog:
+        """The read models of the lab."""
+        return self._catalog
+
+    def every(self, position: int) -> str:
+        """Return the SELECT of all rows as they are stored, from the events up to a position."""
+        return self._all(self._catalog.plan(self.model), position)
+
+    def take(self, rows: str, at: int) -> int:
+        """Put rows that were made elsewhere into the place of the old ones; return the position reached.
+
+        That is their own, or a later one where the old rows or those of layers are: nothing goes back. What has changed
+        in a layer since is told by its rows as of their position.
+
+        Args:
+            rows: the SELECT of them, as they are stored.
+            at: the position that they tell.
+        """
+        database = self._catalog.log.database
+        with self._memory.building(), database.lock(f"build {self.place}"), database.lock(SERVINGS):
+            for below in self._below():
+                if not below.is_fit:
+                    below.build(at)
+            collected = self._collecting()
+            try:
+                with self.named_failures():
+                    self._fill(rows, self.beside)
+                    for below in self._below():
+                        if below.position > at:
+                            then = self._catalog.expanded(self._catalog.known[below.model.id], 0, at)
+                            with moving(self._memory):
+                                changed = below._differing(f"({then})")
+                                self._run(f"INSERT INTO {collected[below.model.id]} {changed}")
+                    self._collect_difference(collected)
+                with moving(self._memory) as move:
+                    end = self._caught_up(move, at, at, collected)
+                    own = collected.get(self.model.id)
+                    return self._swap(end, self.beside, f"FROM {own}" if own else None)
+            finally:
+                self._clear(collected)
+
     def _build_at_once(self, head: int, check: Check | None, tell: Tell | None) -> int:
         """Build and swap in one move, or in part of one, with what this is built on; arguments as of `build`."""
         # Under a name of its own: another thread may be building the same rows beside.
@@ -179,8 +221,12 @@ class Stored(Mover):
         fold = self._all(self._catalog.plan(self.model), head)
         # In order of the key, so that a batch's rows stand in few places: 0.1 s for 1 M rows, and its key is made
         # sooner for it.
+        self._fill(fold, beside)
+
+    def _fill(self, rows: str, beside: str) -> None:
+        """Put the rows of a SELECT into a table beside the old ones, and make its key."""
         with moving(self._memory):
-            self._run(f"CREATE OR REPLACE TABLE {beside} AS SELECT * FROM ({fold}\n) ORDER BY {self.keys}")
+            self._run(f"CREATE OR REPLACE TABLE {beside} AS SELECT * FROM ({rows}\n) ORDER BY {self.keys}")
         kinds = columns_of(self._catalog.log.database, f"SELECT {self.keys} FROM {beside}").values()
         odd = next((kind for kind in kinds if kind.endswith("]") or kind.startswith(_NOT_INDEXED)), None)
         if odd and self.as_ == "materialized":

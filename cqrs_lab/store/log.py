@@ -199,7 +199,7 @@ class Log:
         sql = f"SELECT max(version) FROM {quote(table)} WHERE stream_no = ? AND position <= ?"
         return self.database.execute(sql, [stream_no, to])[0][0] or 0
 
-    def source(self, table: str, *, full: bool = False, strict: bool = True) -> str | None:
+    def source(self, table: str, *, full: bool = False, strict: bool = True, stored: str | None = None) -> str | None:
         """Return the SELECT that reads a table of events as the domain declares them now, None for the table itself.
 
         It joins the personal fields and lifts old versions (see `Event.upcasts`).
@@ -207,6 +207,7 @@ class Log:
         Args:
             full: name tables with their catalog, so that a temporary view of the same name cannot stand before them.
                 The text of a view that is kept has to do without: a copy of the file has another catalog.
+            stored: the SELECT that reads the stored events, personal fields included, where these are kept elsewhere.
             strict: refuse a table that holds an unknown version; whoever reads event by event meets it there.
 
         Raises:
@@ -218,11 +219,11 @@ class Log:
         versions = self.heads.versions.get(category.name, set())
         old = [(name, v) for name, v in versions if name in category.types and v != category.types[name].schema_version]
         if not old:
-            return self.whole(category.name, full) if category.personal else None
+            return stored or (self.whole(category.name, full) if category.personal else None)
         if strict:
             category.check_versions(old)
         columns = self.heads.tables[category.name] | self.heads.personal.get(category.name, {})
-        return category.upcast(self.whole(category.name, full), columns, old)
+        return category.upcast(stored or self.whole(category.name, full), columns, old)
 
     def meaning(self, table: str) -> str | None:
         """Return what tells how a table of events is read from how it was read by an earlier declaration.

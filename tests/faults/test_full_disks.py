@@ -24,7 +24,8 @@ def on_a_small_disk(scene: Callable[[Path], None], folder: Path) -> None:
     mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
     if unshare is None or subprocess.run([unshare, "-rm", *mount], capture_output=True, check=False).returncode:
         pytest.skip("mounting a small disk is not permitted here")
-    code = f"import pathlib, test_full_disks; test_full_disks.{scene.__name__}(pathlib.Path({str(folder)!r}))"
+    module = scene.__module__
+    code = f"import pathlib, {module}; {module}.{scene.__name__}(pathlib.Path({str(folder)!r}))"
     inside = [unshare, "-rm", "sh", "-c", '"$@" && exec "$0" -c "$CODE"', sys.executable, *mount]
     env = environment(__file__, CODE=code)
     done = subprocess.run(inside, env=env, capture_output=True, text=True, check=False)

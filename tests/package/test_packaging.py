@@ -25,7 +25,8 @@ ENVIRONMENT = (ROOT / "environment.yml").read_text("utf-8")
 
 def _wanted() -> list[Requirement]:
     project = PROJECT["project"]
-    extras = (line for extra in ("lab", "test", "bench", "serve") for line in project["optional-dependencies"][extra])
+    brought = ("lab", "serve", "scale", "test", "bench")
+    extras = (line for extra in brought for line in project["optional-dependencies"][extra])
     lines = [*project["dependencies"], *extras, *PROJECT["build-system"]["requires"]]
     return [Requirement(line) for line in lines if canonicalize_name(Requirement(line).name) != "cqrs-lab"]
 
