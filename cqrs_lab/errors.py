@@ -31,7 +31,6 @@ or the branch that you can do something about::
     │   ├── RowsRefused                  rows made elsewhere that are not those of this log
     │   └── QueryFailed                  DuckDB refused a statement
     ├── ServerError                      a server did not answer, or not as it should: `.status`
-    ├── ExtraMissing (ImportError)       a part of the package whose dependencies are not installed
     └── StoreError
         ├── StoreLocked                  another process holds the file: `.pid`
         ├── StoreForked                  used in a process that was forked while it was open
@@ -82,10 +81,6 @@ class InvalidTable(CqrsLabError, ValueError):
 
 class InvalidMoment(CqrsLabError, ValueError):
     """A moment for a time-travel question is naive, of the wrong type or outside the log."""
-
-
-class ExtraMissing(CqrsLabError, ImportError):
-    """Something was asked for that needs an extra of this package, and that is not installed."""
 
 
 class ImportFailed(CqrsLabError, ValueError):
