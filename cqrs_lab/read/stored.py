@@ -18,14 +18,13 @@ from cqrs_lab.read.changes import Differences
 from cqrs_lab.read.differences import columns_of, differences
 from cqrs_lab.read.mover import Mover
 from cqrs_lab.read.projection import Model
-from cqrs_lab.read.table import check_keys
+from cqrs_lab.read.table import check_keys, not_indexed, refuse_key
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.memory import Text
 from cqrs_lab.store.move import SERVINGS, Move, moving
 from cqrs_lab.store.progress import telling
 from cqrs_lab.store.rows import Rows
 
-_NOT_INDEXED = ("STRUCT", "MAP", "UNION", "INTERVAL", "VARIANT")  # and lists: types of a key that DuckDB does not index
 Check = Callable[[Rows], bool]
 Tell = Callable[[float], None]
 
@@ -227,18 +226,12 @@ class Stored(Mover):
         """Put the rows of a SELECT into a table beside the old ones, and make its key."""
         with moving(self._memory):
             self._run(f"CREATE OR REPLACE TABLE {beside} AS SELECT * FROM ({rows}\n) ORDER BY {self.keys}")
-        kinds = columns_of(self._catalog.log.database, f"SELECT {self.keys} FROM {beside}").values()
-        odd = next((kind for kind in kinds if kind.endswith("]") or kind.startswith(_NOT_INDEXED)), None)
+        odd = not_indexed(columns_of(self._catalog.log.database, f"SELECT {self.keys} FROM {beside}").values())
         if odd and self.as_ == "materialized":
             check_keys(self._catalog.log.database, self.model, beside)
             return
         if odd:
-            raise ProjectionFailed(
-                f"a projection finds its rows by an index, and DuckDB has none for the type {odd}, which is in the key "
-                f"of {self.model.name}. Take its text or a number as the key, such as epoch(…) of a duration, or "
-                "serve it as view or materialized",
-                self.model.name,
-            )
+            raise refuse_key(self.model, odd)
         try:
             with moving(self._memory):  # a key may hold NULL, so it is UNIQUE and not PRIMARY; NULLs are looked for
                 self._run(f"ALTER TABLE {beside} ADD UNIQUE ({self.keys})")

@@ -30,6 +30,25 @@ STORED: tuple[ServedAs, ...] = ("materialized", "projection")
 """Those of them that keep rows."""
 
 
+# Types of a key that DuckDB does not index; and lists.
+_NOT_INDEXED = ("STRUCT", "MAP", "UNION", "INTERVAL", "VARIANT")
+
+
+def not_indexed(kinds: Iterable[str]) -> str | None:
+    """Return the first type that DuckDB has no index for, None when it has one for all."""
+    return next((kind for kind in kinds if kind.endswith("]") or kind.startswith(_NOT_INDEXED)), None)
+
+
+def refuse_key(model: Model, kind: str) -> ProjectionFailed:
+    """Return the refusal of a projection whose key cannot be found by an index."""
+    return ProjectionFailed(
+        f"a projection finds its rows by an index, and DuckDB has none for the type {kind}, which is in the key of "
+        f"{model.name}. Take its text or a number as the key, such as epoch(…) of a duration, or serve it as view or "
+        "materialized",
+        model.name,
+    )
+
+
 def mode_of(mode: str | None, as_: str, refresh_every: int | timedelta | None) -> str | None:
     """Return a mode as it is stored, None to leave it as it is.
 
