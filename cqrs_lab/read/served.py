@@ -6,15 +6,14 @@ Owns the text of each question, and the choice among the servings of a read mode
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from typing import Any
 
 import pandas as pd
 import polars
 import pyarrow as pa
-from tqdm.auto import tqdm
 
 from cqrs_lab.errors import NotServed, NotYet, ProjectionFailed, RebuildNeeded, RebuildRefused
 from cqrs_lab.read.adopting import Replayed
@@ -22,12 +21,13 @@ from cqrs_lab.read.explain import Explanation, explain
 from cqrs_lab.read.handled import stored_of
 from cqrs_lab.read.projection import Model, Projection
 from cqrs_lab.read.runner import Failure, Running
-from cqrs_lab.read.stored import Check, Tell
+from cqrs_lab.read.stored import Check
 from cqrs_lab.read.table import WAYS, ServedAs
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.categories import as_stored, aware_value
 from cqrs_lab.store.database import Row
 from cqrs_lab.store.followers import Standing, lag, pause_after
+from cqrs_lab.store.progress import progress_bar
 from cqrs_lab.store.rows import Rows
 
 
@@ -360,18 +360,6 @@ def _state(served: Served, failure: Failure | None) -> str:
     letters = catalog.dead.state(served.model.name) if served.as_ == "projection" else "ok"
     by_thread = served.mode not in ("manual", "inline") and not catalog.log.database.read_only
     return "stopped: its thread does not run" if by_thread and not served.running.is_alive else letters
-
-
-@contextmanager
-def progress_bar(name: str) -> Iterator[Tell]:
-    """Show a progress bar; yields what moves it to a part of the work, from 0 to 1."""
-    with tqdm(total=100, desc=name, unit="%", bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}") as bar:
-
-        def tell(part: float) -> None:
-            bar.n = round(100 * part)
-            bar.refresh()
-
-        yield tell
 
 
 def _as_dict(columns: Iterable[str], row: Row) -> dict[str, Any]:

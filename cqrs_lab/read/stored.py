@@ -18,7 +18,7 @@ from cqrs_lab.read.changes import Differences
 from cqrs_lab.read.differences import columns_of, differences
 from cqrs_lab.read.mover import Mover
 from cqrs_lab.read.projection import Model
-from cqrs_lab.read.table import check_keys, not_indexed, refuse_key
+from cqrs_lab.read.table import check_keys, is_indexed
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.memory import Text
 from cqrs_lab.store.move import SERVINGS, Move, moving
@@ -226,12 +226,10 @@ class Stored(Mover):
         """Put the rows of a SELECT into a table beside the old ones, and make its key."""
         with moving(self._memory):
             self._run(f"CREATE OR REPLACE TABLE {beside} AS SELECT * FROM ({rows}\n) ORDER BY {self.keys}")
-        odd = not_indexed(columns_of(self._catalog.log.database, f"SELECT {self.keys} FROM {beside}").values())
-        if odd and self.as_ == "materialized":
+        kinds = columns_of(self._catalog.log.database, f"SELECT {self.keys} FROM {beside}").values()
+        if not is_indexed(self.model, self.as_, kinds):
             check_keys(self._catalog.log.database, self.model, beside)
             return
-        if odd:
-            raise refuse_key(self.model, odd)
         try:
             with moving(self._memory):  # a key may hold NULL, so it is UNIQUE and not PRIMARY; NULLs are looked for
                 self._run(f"ALTER TABLE {beside} ADD UNIQUE ({self.keys})")

@@ -34,19 +34,21 @@ STORED: tuple[ServedAs, ...] = ("materialized", "projection")
 _NOT_INDEXED = ("STRUCT", "MAP", "UNION", "INTERVAL", "VARIANT")
 
 
-def not_indexed(kinds: Iterable[str]) -> str | None:
-    """Return the first type that DuckDB has no index for, None when it has one for all."""
-    return next((kind for kind in kinds if kind.endswith("]") or kind.startswith(_NOT_INDEXED)), None)
+def is_indexed(model: Model, as_: ServedAs, kinds: Iterable[str]) -> bool:
+    """Return whether the key of stored rows can have an index, given the types of its columns.
 
-
-def refuse_key(model: Model, kind: str) -> ProjectionFailed:
-    """Return the refusal of a projection whose key cannot be found by an index."""
-    return ProjectionFailed(
-        f"a projection finds its rows by an index, and DuckDB has none for the type {kind}, which is in the key of "
-        f"{model.name}. Take its text or a number as the key, such as epoch(…) of a duration, or serve it as view or "
-        "materialized",
-        model.name,
-    )
+    Raises:
+        ProjectionFailed: it cannot, and a projection finds its rows by one.
+    """
+    odd = next((kind for kind in kinds if kind.endswith("]") or kind.startswith(_NOT_INDEXED)), None)
+    if odd and as_ == "projection":
+        raise ProjectionFailed(
+            f"a projection finds its rows by an index, and DuckDB has none for the type {odd}, which is in the key of "
+            f"{model.name}. Take its text or a number as the key, such as epoch(…) of a duration, or serve it as view "
+            "or materialized",
+            model.name,
+        )
+    return odd is None
 
 
 def mode_of(mode: str | None, as_: str, refresh_every: int | timedelta | None) -> str | None:

@@ -1,6 +1,6 @@
 """Progress of a statement.
 
-Owns the thread that looks how far it is.
+Owns the thread that looks how far it is, and the bar that shows it.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from tqdm.auto import tqdm
 
 from cqrs_lab.store.database import Database
 
@@ -36,3 +38,15 @@ def telling(database: Database, tell: Callable[[float], None] | None) -> Iterato
         watcher.join()
     database.execute("SET enable_progress_bar = false")
     tell(1.0)
+
+
+@contextmanager
+def progress_bar(name: str) -> Iterator[Callable[[float], None]]:
+    """Show a progress bar; yields what moves it to a part of the work, from 0 to 1."""
+    with tqdm(total=100, desc=name, unit="%", bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}") as bar:
+
+        def tell(part: float) -> None:
+            bar.n = round(100 * part)
+            bar.refresh()
+
+        yield tell
