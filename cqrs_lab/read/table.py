@@ -34,7 +34,7 @@ STORED: tuple[ServedAs, ...] = ("materialized", "projection")
 _NOT_INDEXED = ("STRUCT", "MAP", "UNION", "INTERVAL", "VARIANT")
 
 
-def is_indexed(model: Model, as_: ServedAs, kinds: Iterable[str]) -> bool:
+def is_indexed(model: Model, as_: str, kinds: Iterable[str]) -> bool:
     """Return whether the key of stored rows can have an index, given the types of its columns.
 
     Raises:
