@@ -10,11 +10,13 @@ from cqrs_lab.workbench.course.stage import (
     run_apart,
     stocked_shop,
 )
+from cqrs_lab.workbench.measure.beside import beside
 from cqrs_lab.workbench.measure.timing import median_ms
 
 __all__ = [
     "PowerCut",
     "Repeatable",
+    "beside",
     "die_before_checkpoint",
     "early_shop",
     "median_ms",
