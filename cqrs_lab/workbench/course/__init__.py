@@ -11,6 +11,7 @@ from cqrs_lab.workbench.course.stage import (
     stocked_shop,
 )
 from cqrs_lab.workbench.measure.beside import beside
+from cqrs_lab.workbench.measure.polling import visible_ms
 from cqrs_lab.workbench.measure.timing import median_ms
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "repeatable",
     "run_apart",
     "stocked_shop",
+    "visible_ms",
 ]
