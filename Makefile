@@ -21,13 +21,16 @@ SECONDS ?= 60
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test quick newest soak mutants lint format notebooks bench bench-full lock clean
+.PHONY: help lab learn test quick newest soak mutants lint format notebooks bench bench-full lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 lab: $(STAMP) ## Install what is missing and open JupyterLab at the first notebook (ARGS=--no-browser)
 	@$(PY) -m cqrs_lab.cli notebooks $(ARGS)
+
+learn: $(STAMP) ## The same with a copy of your own, without outputs, in cqrs-lab-course (ARGS=FOLDER)
+	@$(PY) -m cqrs_lab.cli notebooks --learner $(ARGS)
 
 test: lint ## Install what is missing and run everything that CI runs
 	$(PY) $(PYTEST) --ignore=$(BUSY) $(ARGS)

@@ -5,7 +5,7 @@ test runner; pytest finds the contract.
 """
 
 from cqrs_lab.tools.contract import CONTRACT, THREADS, EventStoreContract, LabStore, Noted, Part, Store
-from cqrs_lab.tools.specs import START, Events, Given, Projected, When, given, given_events
+from cqrs_lab.tools.specs import START, Events, Given, Projected, Reaction, When, given, given_events
 
 __all__ = [
     "CONTRACT",
@@ -18,6 +18,7 @@ __all__ = [
     "Noted",
     "Part",
     "Projected",
+    "Reaction",
     "Store",
     "When",
     "given",

@@ -209,8 +209,9 @@ class Order:
         return self.total + self.freight
 
     def reached(self, stage: str) -> Order:
-        """Return the order at `stage`, or where it is when it is further already."""
-        return self if STAGES.index(stage) < STAGES.index(self.status) else replace(self, status=stage)
+        """Return the order at `stage`, or where it is when it is further already, or at a stage of another decider."""
+        before = STAGES[: STAGES.index(stage) + 1]
+        return replace(self, status=stage) if self.status in before else self
 
 
 def value(lines: Iterable[OrderLine]) -> Decimal:

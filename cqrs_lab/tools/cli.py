@@ -26,9 +26,12 @@ from cqrs_lab.errors import CqrsLabError
 from cqrs_lab.store.dead_letters import DeadLetters
 from cqrs_lab.tools import cli_data
 from cqrs_lab.tools import doctor as doctors
+from cqrs_lab.tools.learner import copy_course
 from cqrs_lab.tools.printing import SHOWN, Json, examples, fail, minute, print_json, say, table
 from cqrs_lab.tools.scan import reading, scan
 from cqrs_lab.tools.status import status_of
+
+LEARNERS = "cqrs-lab-course"
 
 
 class _Commands(TyperGroup):
@@ -106,34 +109,66 @@ def doctor(
 
 @app.command(
     context_settings={"allow_extra_args": True},
-    epilog=examples("notebooks --no-browser --port 9000", "notebooks -- --ip=0.0.0.0"),
+    epilog=examples("notebooks --learner my-course", "notebooks --no-browser --port 9000", "notebooks -- --ip=0.0.0.0"),
 )
 def notebooks(
     context: typer.Context,
+    folder: Annotated[
+        str | None, typer.Argument(metavar="[FOLDER]", show_default=False, help="With --learner; ./cqrs-lab-course.")
+    ] = None,
+    learner: Annotated[
+        bool, typer.Option("--learner", help="Copy the course without outputs into FOLDER; your work there is kept.")
+    ] = False,
+    copy_only: Annotated[bool, typer.Option("--copy-only", help="With --learner: copy, and open nothing.")] = False,
+    keep_kernels: Annotated[
+        bool, typer.Option("--keep-kernels", help="Leave a notebook's kernel running when the next one starts.")
+    ] = False,
     browser: Annotated[bool, typer.Option(help="Open a browser, or only print the address.")] = True,
     port: Annotated[
         int | None, typer.Option(metavar="NUMBER", min=1, max=65_535, help="Where to listen; 8888 if free.")
     ] = None,
 ) -> None:
-    """Open JupyterLab at the first notebook of the course.
+    """Open JupyterLab at the first notebook of the course, or at a learner's own copy of it.
 
-    What follows -- is handed to JupyterLab as it is.
+    With --learner the copy comes without outputs, so that you predict before you see. A second call adds what is new
+    and leaves every file that you changed. When the kernel of the next notebook starts, kernels that have nothing to do
+    are shut down, since each takes some 300 MB. What follows -- is handed to JupyterLab as it is.
     """
+    extra = list(context.args)
+    if folder is not None and folder.startswith("-"):  # the first word behind --
+        extra.insert(0, folder)
+        folder = None
+    if not learner and (folder is not None or copy_only):
+        given, named = (folder, f" {folder}") if folder is not None else ("--copy-only", "")
+        fail(f"{given} goes with --learner. Say: cqrs-lab notebooks --learner{named}")
     first = doctors.FIRST_NOTEBOOK
     if not first.is_file():
         fail(
             f"{first} is not there: the notebooks come with the source, not with the installed package. "
             "Get a copy of the repository and say: make lab"
         )
-    if importlib.util.find_spec("jupyterlab") is None:
-        fail("JupyterLab is not installed in this environment. Say: make lab, or pip install 'cqrs-lab[lab]'")
     root = first.parents[1]
+    if learner:
+        target = Path(folder or LEARNERS)
+        copied = copy_course(root, target)
+        say(f"{target}: {len(copied.added)} files added, {len(copied.renewed)} renewed, {len(copied.kept)} kept.")
+        for name in copied.kept:
+            say(f"kept, because you changed it: {name}")
+        if copied.kept:
+            say("To have one of them as it was, rename yours and say the same again.")
+        if copy_only:
+            return
+        root = target.resolve()
+        first = root / "notebooks" / first.name
+    if importlib.util.find_spec("jupyterlab") is None:
+        fail('JupyterLab is not installed in this environment. Say: make lab, or pip install -e ".[course]"')
     arguments = [
         f"--ServerApp.root_dir={root}",
         f"--LabApp.default_url=/lab/tree/{first.relative_to(root).as_posix()}",
+        *([] if keep_kernels else ["--ServerApp.kernel_manager_class=cqrs_lab.tools.kernels.OneAtATime"]),
         *(["--no-browser"] if not browser else []),
         *([f"--port={port}"] if port else []),
-        *context.args,
+        *extra,
     ]
     os.chdir(root)
     sys.argv = ["jupyter-lab", *arguments]

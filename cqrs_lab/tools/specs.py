@@ -4,6 +4,7 @@ Owns no rules: the real deciders and read models are asked::
 
     given(placed).when(PayOrder(order_id="o-1", amount="9.99")).then(OrderPaid(order_id="o-1", amount="9.99"))
     given(placed, paid).when(pay).then(RuleViolated("an order is paid once, while it is pending", "PAID"))
+    given(placed, reserved).when(declined, saga=fulfilment).then(CancelOrder(order_id="o-1", reason="declined"))
     given_events(placed, paid).project(order_summary).rows({"order_id": "o-1", "status": "PAID"})
 """
 
@@ -14,18 +15,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count, zip_longest
-from typing import Any
+from typing import Any, overload
 from uuid import UUID
 
 from cqrs_lab.app import Lab
 from cqrs_lab.domain import Domain
 from cqrs_lab.errors import DeclarationError, RuleViolated
 from cqrs_lab.ivm.read_model import ReadModel
-from cqrs_lab.messages import Command, Event, utc
+from cqrs_lab.messages import Command, Event, Message, utc
 from cqrs_lab.read.table import WAYS
 from cqrs_lab.sql.places import Place
 from cqrs_lab.write.batch import Context
 from cqrs_lab.write.decider import Decider
+from cqrs_lab.write.sagas import Saga
 
 START = datetime(2025, 1, 1, tzinfo=UTC)  # when the first given event occurs; the others follow a minute apart
 Events = Sequence[Event]
@@ -47,15 +49,38 @@ class Given:
         self.events = [event for event, _ in self.facts]
         self.deciders = deciders
 
-    def when(self, command: Command, decider: Decider | None = None) -> When:
-        """Say which command comes.
+    @overload
+    def when(self, command: Command, decider: Decider | None = None) -> When: ...
+
+    @overload
+    def when(self, command: Event, *, saga: Saga) -> Reaction: ...
+
+    def when(
+        self, command: Command | Event, decider: Decider | None = None, *, saga: Saga | None = None
+    ) -> When | Reaction:
+        """Say which command comes, or which event a saga meets.
 
         Args:
+            command: the command, or, for a saga, the event.
             decider: who decides; the one that lists the command, in the module of its class, when None.
+            saga: who reacts to the event.
 
         Raises:
-            DeclarationError: there is no such decider, or more than one, or an event is not of the command's stream.
+            DeclarationError: there is no such decider, or more than one, or an event is not of the command's stream; or
+                an event is none that the saga follows, or belongs to another process of it.
         """
+        if isinstance(command, Event):
+            if saga is None:
+                raise DeclarationError(
+                    f"{type(command).__name__} is an event, to which a saga reacts; say which: when(event, saga=…)"
+                )
+            for event in (command, *self.events):  # the command first: only what is followed has an id
+                if type(event) not in saga.followed or saga.id_of(event) != saga.id_of(command):
+                    raise DeclarationError(
+                        f"{event!r} is not in the process of {saga.name!r} that {type(command).__name__} is about, or "
+                        f"is not followed by it; it follows {', '.join(kind.__name__ for kind in saga.followed)}"
+                    )
+            return Reaction(self.events, command, saga)
         decider = _decider(command, None if decider is None else [decider], "when(command, decider=…)")
         for event in self.events:
             if type(event) not in decider.events or getattr(event, decider.key) != decider.stream_id(command):
@@ -131,6 +156,33 @@ class When:
 
 
 @dataclass(frozen=True)
+class Reaction:
+    """What has happened and which event a saga meets; made by `given(…).when(event, saga=…)`."""
+
+    events: Events
+    event: Event
+    saga: Saga
+
+    def then(self, *expected: Command | list[Command]) -> list[Command]:
+        """Assert which commands the saga sends after the event, in order, and return them.
+
+        Args:
+            expected: commands, one by one or as one list; none when it sends nothing. What it sent before is not asked.
+
+        Raises:
+            AssertionError: it sends others.
+        """
+        state = self.saga.initial
+        for event in (*self.events, self.event):
+            state = self.saga.evolve(state, event)
+        wanted, got = _flat(expected), list(self.saga.react(state, self.event))
+        difference = _difference("command", wanted, got)
+        if difference:
+            raise _failure(difference, given=self.events, when=[self.event], expected=wanted, got=got)
+        return got
+
+
+@dataclass(frozen=True)
 class Projected:
     """The rows of a read model in order of its key; made by `given_events(…).project`."""
 
@@ -196,7 +248,7 @@ def _fields(item: Any) -> dict[str, Any]:
         return item
     more = {"rule": item.rule} if isinstance(item, RuleViolated) else {"text": str(item)}
     name = item.__name__ if isinstance(item, type) else type(item).__name__
-    return {"type": name, "class": type(item)} | (item.__dict__ if isinstance(item, Event) else more)
+    return {"type": name, "class": type(item)} | (item.__dict__ if isinstance(item, Message) else more)
 
 
 def _difference(kind: str, expected: Sequence[Any], got: Sequence[Any]) -> str:

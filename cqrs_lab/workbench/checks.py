@@ -12,12 +12,10 @@ from cqrs_lab.workbench.course.answers import (
     sales,
 )
 from cqrs_lab.workbench.course.checked import Checked
-from cqrs_lab.workbench.course.declarations import (
-    check_came_back,
-    check_cancellations,
-    check_returns,
-    check_thanks,
-)
+from cqrs_lab.workbench.course.deciders import check_returns, check_vouchers
+from cqrs_lab.workbench.course.declarations import check_came_back, check_cancellations, check_thanks
+from cqrs_lab.workbench.course.specifications import check_specifications, kept_money
+from cqrs_lab.workbench.course.versions import check_required_field
 
 __all__ = [
     "Checked",
@@ -28,7 +26,11 @@ __all__ = [
     "check_first_position",
     "check_import",
     "check_own_write",
+    "check_required_field",
     "check_returns",
+    "check_specifications",
     "check_thanks",
+    "check_vouchers",
+    "kept_money",
     "sales",
 ]

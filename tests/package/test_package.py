@@ -110,7 +110,7 @@ def test_the_check_of_reading_own_writes_says_what_is_missing():
 
     for wrong, said in [
         (hasty, "✗ what comes in time is waited for: it says 'done' and shows PENDING"),
-        (twice, "✗ the command is sent, once: the order has 2 events"),
+        (twice, "✗ the command is sent, once: what it led to is ['OrderLineAdded', 'OrderPaid']"),
         (stubborn, "✗ patience is as long as it was told: 0.1 s became 4 s"),
         (deaf, "✗ a refusal is told"),
         (lambda *arguments: None, "a dict with"),

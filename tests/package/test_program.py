@@ -10,9 +10,11 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
+import websocket
 from support import wait_until
 from support.command_line import call, run
 
@@ -72,10 +74,11 @@ def test_notebooks_says_when_there_are_none(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_notebooks_opens_jupyterlab_at_the_first_one(tmp_path: Path) -> None:
-    """JupyterLab listens on the given port and its address leads to the first notebook."""
+    """JupyterLab listens on the given port, its address leads to the first notebook; the next one ends its kernel."""
     first = tmp_path / "notebooks" / "00_start_here.ipynb"
     first.parent.mkdir()
-    first.write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
+    for name in (first.name, "01.ipynb"):
+        first.with_name(name).write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
     code = (
         "import pathlib, sys; from cqrs_lab.tools import cli, doctor\n"
         "doctor.FIRST_NOTEBOOK = pathlib.Path(sys.argv.pop(1)); cli.app()"
@@ -96,6 +99,7 @@ def test_notebooks_opens_jupyterlab_at_the_first_one(tmp_path: Path) -> None:
             env={**os.environ, **folders},
         ) as server,
     ):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         try:
 
             def at_the_notebook() -> bool:
@@ -109,12 +113,28 @@ def test_notebooks_opens_jupyterlab_at_the_first_one(tmp_path: Path) -> None:
                 return False
 
             wait_until(at_the_notebook, timeout=120)
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
             wait_until(connected)
             connection.request("GET", "/api/contents/notebooks/00_start_here.ipynb?content=0&token=secret")
             answer = connection.getresponse()
             assert (answer.status, json.loads(answer.read())["name"]) == (200, first.name)
-            connection.close()
+
+            def asked(what: str, send: dict[str, Any] | None = None) -> Any:
+                method, body = ("GET", None) if send is None else ("POST", json.dumps(send))
+                connection.request(method, f"/api/{what}?token=secret", body)
+                return json.loads(connection.getresponse().read())
+
+            def opened(name: str) -> None:
+                kernel = {"name": "python3"}
+                session = {"path": f"notebooks/{name}", "name": name, "type": "notebook", "kernel": kernel}
+                id = asked("sessions", session)["kernel"]["id"]
+                # As a browser would: a kernel that nobody talks to does not say that it has nothing to do.
+                websocket.create_connection(f"ws://127.0.0.1:{port}/api/kernels/{id}/channels?token=secret").close()
+                wait_until(lambda: [k["execution_state"] for k in asked("kernels")] == ["idle"], timeout=120)
+                assert [session["path"] for session in asked("sessions")] == [f"notebooks/{name}"]
+
+            opened(first.name)
+            opened("01.ipynb")
         finally:
+            connection.close()
             server.terminate()
             server.wait(timeout=120)

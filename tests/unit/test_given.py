@@ -17,9 +17,12 @@ from cqrs_lab.shop import (
     CustomerRegistered,
     OrderCancelled,
     OrderPaid,
+    PaymentDeclined,
     PayOrder,
     RegisterCustomer,
+    StockReserved,
     customers,
+    fulfilment,
     orders,
 )
 from cqrs_lab.testing import given
@@ -143,3 +146,30 @@ def test_given_events_are_of_the_commands_stream(stray: Any) -> None:
     """An event of another order or category, or a command, is refused: a test would pass for nothing."""
     with pytest.raises(DeclarationError, match="cannot be in the stream"):
         given(PLACED, stray).when(PAY)
+
+
+RESERVED = StockReserved(product_id="p-1", order_id="o-1", quantity=2)
+DECLINED = PaymentDeclined(order_id="o-1", reason="no cover")
+
+
+def test_what_a_saga_sends_is_compared_and_returned() -> None:
+    """Given events and the one that a saga meets, then() accepts the commands that follow, in order, and no others."""
+    cancel = CancelOrder(order_id="o-1", reason="no cover")
+    assert given(PLACED, RESERVED).when(DECLINED, saga=fulfilment).then(cancel) == [cancel]
+    assert given([PLACED]).when(PAID, saga=fulfilment).then() == []
+    text, _ = told(
+        lambda: given(PLACED).when(DECLINED, saga=fulfilment).then(cancel.model_copy(update={"reason": "x"}))
+    )
+    assert text.startswith("command 1: reason should be 'x' and is 'no cover'\ngiven:    OrderPlaced(")
+    text, _ = told(lambda: given(PLACED).when(DECLINED, saga=fulfilment).then())
+    assert text.startswith("command 1 is one too many\n")
+
+
+def test_an_event_that_a_saga_cannot_meet_is_refused() -> None:
+    """An event without a saga, one that it does not follow, and events of another process are a DeclarationError."""
+    with pytest.raises(DeclarationError, match=r"PaymentDeclined is an event.*saga=…"):
+        given(PLACED).when(DECLINED)  # type: ignore[call-overload]
+    with pytest.raises(DeclarationError, match="is not followed by it; it follows OrderPlaced"):
+        given(PLACED).when(CustomerRegistered(customer_id="c-1", name="Ann"), saga=fulfilment)
+    with pytest.raises(DeclarationError, match="not in the process of 'fulfilment'"):
+        given(OTHER).when(DECLINED, saga=fulfilment)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -42,6 +43,7 @@ from cqrs_lab.shop import (
     StockProduct,
     StockReleased,
     StockReserved,
+    orders,
     products,
 )
 from cqrs_lab.shop.payments import Declined, Movement, TimedOut
@@ -253,3 +255,10 @@ def test_the_same_calls_give_the_same_statement():
         return gateway.statement
 
     assert heard() == heard() == [Movement("o-1", TEN), Movement("o-1", TEN), Movement("o-1", -2 * TEN)]
+
+
+def test_a_stage_of_somebody_elses_is_kept() -> None:
+    """An order at a stage that another decider added, such as RETURNED, stays there."""
+    returned = replace(orders.initial, status="RETURNED", paid=Decimal(5))
+    after = orders.fold([OrderRefunded(order_id="o-1", amount=5)], returned)
+    assert (after.status, after.paid) == ("RETURNED", 0)
