@@ -23,7 +23,7 @@ from cqrs_lab.ivm.read_model import ReadModel
 
 FIRST_NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "00_start_here.ipynb"
 
-_INSTALL = "Install everything the lab needs: make lab (or pip install 'cqrs-lab[lab]')"
+_INSTALL = 'Install everything the lab needs: make lab (or, where the source is, pip install -e ".[course]")'
 RESTORE = "Restore a backup, or copy what can still be read into a new store; the file was left as it is"
 VERSION = "Upgrade cqrs_lab, or install the DuckDB that requirements.lock names"
 

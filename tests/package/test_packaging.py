@@ -1,6 +1,8 @@
 """Packaging: pyproject.toml is the one list of dependencies, and the other files agree with it."""
 
+import importlib
 import importlib.metadata
+import json
 import os
 import re
 import subprocess
@@ -80,7 +82,7 @@ def test_what_is_installed_is_what_is_allowed() -> None:
             assert wanted.specifier.contains(version), wanted
 
 
-def test_the_conda_environment_installs_the_package_with_all_its_extras() -> None:
+def test_the_conda_environment_installs_the_course() -> None:
     """environment.yml brings a Python that pyproject.toml allows, and leaves the rest to pip and pyproject.toml."""
     lines = [line.strip() for line in ENVIRONMENT.splitlines() if not line.startswith("#")]
     name = PROJECT["project"]["name"]
@@ -92,9 +94,40 @@ def test_the_conda_environment_installs_the_package_with_all_its_extras() -> Non
         f"- python{PROJECT['project']['requires-python']}",
         "- pip",
         "- pip:",
-        "- -e .[all]",
+        "- -e .[course]",
     ]
-    assert PROJECT["project"]["optional-dependencies"]["all"] == [f"{name}[lab,test,bench]"]
+
+
+def test_binder_and_the_container_install_the_course() -> None:
+    """Binder and the development container take a Python that is allowed, and the extra `course`; kernels end there."""
+    allowed = SpecifierSet(PROJECT["project"]["requires-python"])
+    runtime = (ROOT / "binder" / "runtime.txt").read_text("utf-8").strip()
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text("utf-8"))
+    for python in (runtime.removeprefix("python-"), container["image"].rpartition(":")[2]):
+        assert re.fullmatch(r"3\.\d+", python)
+        assert allowed.contains(python)
+    assert (ROOT / "binder" / "requirements.txt").read_text("utf-8") == "-e .[course]\n"
+    assert container["postCreateCommand"].endswith('pip install --no-input -c requirements.lock -e ".[course]"')
+    (settings,) = re.findall(r"'(\{.*\})'", (ROOT / "binder" / "postBuild").read_text("utf-8"))
+    module, _, name = json.loads(settings)["ServerApp"]["kernel_manager_class"].rpartition(".")
+    assert hasattr(importlib.import_module(module), name)
+    assert os.access(ROOT / "binder" / "postBuild", os.X_OK)
+
+
+def test_the_course_brings_no_tools_of_tests_and_benchmarks() -> None:
+    """The extra `course` is what the notebooks need; `all` is everything but pathway."""
+    name, extras = PROJECT["project"]["name"], PROJECT["project"]["optional-dependencies"]
+    assert extras["course"] == [f"{name}[lab]"]
+    assert extras["all"] == [f"{name}[lab,test,bench]"]
+
+
+def test_every_install_line_runs_in_every_shell() -> None:
+    """Extras stand in double quotes: zsh expands bare brackets, and the Windows prompt keeps single quotes."""
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("notebooks/*.md"), ROOT / "cqrs_lab" / "tools" / "doctor.py"]
+    for page in pages:
+        for line in page.read_text("utf-8").splitlines():
+            for extra in re.finditer(r"pip (?:install|wheel|download)[^`]*?(\S*\[\w+\]\S?)", line):
+                assert re.match(r'".*\]"', extra[1]), f"{page.name}: {line}"
 
 
 def test_one_python_floor_everywhere() -> None:
