@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import partial
+from html import escape
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from cqrs_lab.ivm.reading import Use
 from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.differences import columns_of
 from cqrs_lab.read.past import Past
+from cqrs_lab.read.story import tree
 from cqrs_lab.sql.names import literal, quote
 from cqrs_lab.store.listing import listed
 from cqrs_lab.store.log import Log
@@ -53,9 +55,7 @@ class Trace(Rows):
         return "\n".join(lines) or "nothing carries that correlation id"
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<pre>{escape(repr(self))}</pre>"
+        return tree(self.dicts()) or f"<p>{escape(repr(self))}</p>"
 
 
 def trace(

@@ -24,6 +24,7 @@ from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.ivm.reading import CannotPlan, Use
 from cqrs_lab.ivm.shape import Shape
 from cqrs_lab.read.catalog import Catalog
+from cqrs_lab.read.changes import History
 from cqrs_lab.read.projection import Model, Projection
 from cqrs_lab.sql.names import literal, names_events, quote
 from cqrs_lab.sql.parse import Node, text_of
@@ -88,7 +89,7 @@ def history(
         )
     finally:
         versions.close()
-    return Rows.of(catalog.log, table)
+    return History.of(catalog.log, table)
 
 
 def _position_of(catalog: Catalog, since: int | Moment | None) -> int:

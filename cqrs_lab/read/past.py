@@ -15,6 +15,7 @@ from typing import Any
 
 from cqrs_lab.errors import InvalidMoment, QueryFailed
 from cqrs_lab.read.catalog import Catalog
+from cqrs_lab.read.changes import Differences
 from cqrs_lab.read.differences import columns_of, differences
 from cqrs_lab.read.kept import kept
 from cqrs_lab.read.projection import Model, Projection
@@ -167,7 +168,7 @@ def diff(
                 text = f"SELECT {cast} FROM {source}"
             texts.append(text)
         table = differences(database, found.keys, (texts[0], columns), (texts[1], columns))
-    return Rows.of(default.log, table.remove_column(1 + len(found.keys)))
+    return Differences.of(default.log, table.remove_column(1 + len(found.keys)))
 
 
 def _past(value: int | Moment | Past, catalog: Catalog, by: str | None) -> Past:

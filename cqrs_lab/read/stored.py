@@ -14,6 +14,7 @@ from cqrs_lab.ivm.merge import Merge
 from cqrs_lab.ivm.plan import AnyPlan, Recompute
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.read.catalog import Catalog
+from cqrs_lab.read.changes import Differences
 from cqrs_lab.read.differences import columns_of, differences
 from cqrs_lab.read.mover import Mover
 from cqrs_lab.read.projection import Model
@@ -313,7 +314,7 @@ class Stored(Mover):
                 new = model.expanded(self._catalog.known, self._catalog.window(0, position, model))
             old = f"FROM {self.table}" if position else f"{new} LIMIT 0"
             told = [(text, columns_of(database, text)) for text in (old, new)]
-            changes = Rows.of(self._catalog.log, differences(database, model.keys, *told))
+            changes = Differences.of(self._catalog.log, differences(database, model.keys, *told))
         if not check(changes):
             raise RebuildRefused(
                 f"{model.name} as {self.as_} keeps its old rows: {len(changes):,} would have changed, and that was "

@@ -6,7 +6,6 @@ Owns the names that such a question may use: the tables of events, and the read 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from html import escape
 from typing import Any
 
 import pyarrow as pa
@@ -17,19 +16,44 @@ from cqrs_lab.read.served import freshest, views_of
 from cqrs_lab.read.table import WAYS
 from cqrs_lab.store.categories import as_stored
 from cqrs_lab.store.rows import Rows
+from cqrs_lab.store.shown import caption_of, cell, page, style_of
 
 _SCHEMA = pa.schema([(name, pa.string()) for name in ("name", "holds", "served_as", "columns")])
+_LIST = f"{style_of(' ')}; white-space: normal; min-width: 28em; line-height: 1.6"
 
 
 class Tables(Rows):
     """What can be asked, shown whole in a notebook."""
 
+    def _shown(self) -> tuple[pa.Table, int]:
+        return self.arrow(), len(self)
+
     def _repr_html_(self) -> str:
-        cells = ((escape(str(value)) for value in row) for row in self.fetchall())
-        lines = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in cells)
-        heads = "".join(f"<th>{name}</th>" for name in _SCHEMA.names)
-        style = "text-align: left; vertical-align: top; white-space: normal"
-        return f'<table style="{style}"><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>'
+        lines = []
+        for name, holds, served_as, columns in self.fetchall():
+            head = f'<th scope="row" style="{style_of(name)}">{cell(name)}</th>'
+            cells = (holds, served_as or "not stored")
+            told = "".join(f'<td style="{style_of(text)}">{cell(text)}</td>' for text in cells)
+            # Each column with its type in one piece; types are the smaller matter.
+            pieces = (one.partition(" ")[::2] for one in _split(columns))
+            listed = ", ".join(
+                f'<span style="white-space: nowrap"><code>{cell(column)}</code> <small>{cell(kind)}</small></span>'
+                for column, kind in pieces
+            )
+            lines.append(f'<tr>{head}{told}<td style="{_LIST}">{listed}</td></tr>')
+        caption = f"{caption_of(self.arrow(), None, 'What can be asked')} Columns stand with their types."
+        return page(caption, [(name, False) for name in _SCHEMA.names], lines)
+
+
+def _split(columns: str) -> list[str]:
+    """Take a list of columns apart, at the commas that are not within a type."""
+    pieces, depth, start = [], 0, 0
+    for at, sign in enumerate(columns):
+        depth += (sign == "(") - (sign == ")")
+        if sign == "," and not depth:
+            pieces.append(columns[start:at])
+            start = at + 2
+    return [*pieces, columns[start:]]
 
 
 def answered(running: Running, question: str, params: Sequence[Any] = ()) -> Rows:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from cqrs_lab.errors import QueryFailed
 from cqrs_lab.store.database import Database
 from cqrs_lab.store.durations import lasting
+from cqrs_lab.store.shown import html_of, text_of
 
 _SHOWN = 10
 _PATIENCE, _PAUSE = 4, 0.005  # failures of one text in a row; seconds between them, growing
@@ -104,20 +105,19 @@ class Rows:
         return iter(self.fetchall())
 
     def __repr__(self) -> str:
-        return repr(self._shown())
+        return text_of(*self._shown())
 
     def _repr_html_(self) -> str:
-        return str(self._shown()._repr_html_())
+        return html_of(*self._shown())
 
-    def _shown(self) -> polars.DataFrame:
-        """The first rows only: looking at ten rows of three million must not fetch three million."""
+    def _shown(self) -> tuple[pa.Table, int]:
+        """The first rows only, and how many there are: to look at ten of three million must not fetch all of them."""
         if "_table" not in self.__dict__:
             table = aware(self._ask(f"SELECT * FROM ({{}}\n) LIMIT {_SHOWN + 1}"))
             if table.num_rows > _SHOWN:
-                frame = polars.from_arrow(table.slice(0, _SHOWN))
-                assert isinstance(frame, polars.DataFrame)
-                return frame
-        return self.pl()
+                count = self._ask("SELECT count(*) FROM ({}\n)")
+                return table.slice(0, _SHOWN), count.column(0)[0].as_py()
+        return self._table.slice(0, _SHOWN), self._table.num_rows
 
     def _ask(self, whole: str) -> pa.Table:
         """Ask the question, put into another one; where it can be written again, a failure has to repeat itself."""

@@ -14,17 +14,21 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Literal
 
 from cqrs_lab.app import open_shop
 from cqrs_lab.errors import CqrsLabError, DeclarationError, StoreError
 from cqrs_lab.ivm.read_model import ReadModel
+from cqrs_lab.store.shown import clean
 
 FIRST_NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "00_start_here.ipynb"
 
 _INSTALL = 'Install everything the lab needs: make lab (or, where the source is, pip install -e ".[course]")'
 RESTORE = "Restore a backup, or copy what can still be read into a new store; the file was left as it is"
+_COLORS = {"OK": "#1a7f37", "FAIL": "#c62828", "NOTE": "#9a6700"}  # each at least 4.5 to 1 on white
+_SIGNS = {"OK": "✓", "FAIL": "✗", "NOTE": "!"}
 VERSION = "Upgrade cqrs_lab, or install the DuckDB that requirements.lock names"
 
 
@@ -48,6 +52,21 @@ class Finding:
         return f"{self.status:<4}  {self.check}: {self.detail}{'. ' if self.next else ''}{self.next}"
 
 
+class Findings(list[Finding]):
+    """What several checks saw; a notebook shows it as a list."""
+
+    def __repr__(self) -> str:
+        return "\n".join(map(str, self))
+
+    def _repr_html_(self) -> str:
+        lines = []
+        for one in self:
+            status = f'<strong style="color: {_COLORS[one.status]}">{_SIGNS[one.status]} {one.status}</strong>'
+            then = f"<br><strong>What to do:</strong> {escape(clean(one.next))}" if one.next else ""
+            lines.append(f"<li>{status} {escape(clean(one.check))}: {escape(clean(one.detail))}{then}</li>")
+        return f'<ul style="list-style: none; padding-left: 0; line-height: 1.6">{"".join(lines)}</ul>'
+
+
 class Failed(Exception):
     """A check that does not hold: what was seen, and what to do next."""
 
@@ -56,8 +75,12 @@ class Failed(Exception):
         self.detail, self.next = detail, next
 
 
-def check_environment() -> list[Finding]:
-    """Check the interpreter, the packages, the kernel, a store on disk and a chart, without the internet."""
+def check_environment() -> Findings:
+    """Check the interpreter, the packages, the kernel, a store on disk and a chart, without the internet.
+
+    Returns:
+        A list of findings; a notebook shows it with a colour and a word for each.
+    """
     checks: dict[str, Callable[[], str]] = {
         "Python": _python,
         "DuckDB": lambda: _packages(only="duckdb"),
@@ -67,7 +90,7 @@ def check_environment() -> list[Finding]:
         "temporary store": _store_on_disk,
         "chart": _chart,
     }
-    return [run(name, check) for name, check in checks.items()]
+    return Findings(run(name, check) for name, check in checks.items())
 
 
 def run(name: str, check: Callable[[], str], next: str = RESTORE) -> Finding:

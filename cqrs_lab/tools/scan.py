@@ -23,7 +23,7 @@ from cqrs_lab.store.database import Database
 from cqrs_lab.store.dead_letters import DeadLetters
 from cqrs_lab.store.log import Log
 from cqrs_lab.store.tables import FORMAT
-from cqrs_lab.tools.doctor import RESTORE, VERSION, Failed, Finding, run, shop_models
+from cqrs_lab.tools.doctor import RESTORE, VERSION, Failed, Finding, Findings, run, shop_models
 
 _REBUILD = "Open the store and call rebuild() on what lab.serve() returns for it; the events are what counts"
 _SHOWN = 3
@@ -46,7 +46,7 @@ def reading(path: str | os.PathLike[str]) -> Iterator[Log]:
         database.release()
 
 
-def scan(path: str | os.PathLike[str]) -> list[Finding]:
+def scan(path: str | os.PathLike[str]) -> Findings:
     """Read a store whole and check that everything in it fits together.
 
     Raises:
@@ -54,11 +54,11 @@ def scan(path: str | os.PathLike[str]) -> list[Finding]:
     """
     try:
         with reading(path) as log:
-            return [Finding("format", "OK", f"store format {FORMAT}"), *_Scan(log).findings()]
+            return Findings([Finding("format", "OK", f"store format {FORMAT}"), *_Scan(log).findings()])
     except NotAStore:
         raise
     except (StoreCorrupt, StoreFormatError) as error:
-        return [Finding("format", "FAIL", str(error))]
+        return Findings([Finding("format", "FAIL", str(error))])
 
 
 def shop_categories() -> list[Category]:

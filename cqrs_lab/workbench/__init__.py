@@ -20,7 +20,11 @@ from cqrs_lab.workbench.measure.driver import Driven, drive
 from cqrs_lab.workbench.measure.latency import compare_latency, compare_sizes
 from cqrs_lab.workbench.measure.polling import poll
 from cqrs_lab.workbench.measure.recorded import recorded_measurements, recorded_on
+from cqrs_lab.workbench.show.drawing import SvgPicture
 from cqrs_lab.workbench.show.flow import FlowPicture, flow_picture, flows
+from cqrs_lab.workbench.show.moments import Standing, belief_picture, poisoned_picture, standing, tipping_picture
+from cqrs_lab.workbench.show.pictures import loop_picture, saga_picture, stream_picture
+from cqrs_lab.workbench.show.rows import ShownRows, show_rows
 from cqrs_lab.workbench.show.widgets import TimeMachine, snapshot, time_machine
 
 __all__ = [
@@ -31,10 +35,14 @@ __all__ = [
     "Generated",
     "LogReport",
     "OlistReport",
+    "ShownRows",
+    "Standing",
+    "SvgPicture",
     "TimeMachine",
     "Workload",
     "advice_widget",
     "advise",
+    "belief_picture",
     "cheapest",
     "check_claims",
     "compare_latency",
@@ -52,13 +60,20 @@ __all__ = [
     "guess_columns",
     "load_costs",
     "load_olist",
+    "loop_picture",
     "open_log",
     "open_store",
+    "poisoned_picture",
     "poll",
     "recorded_measurements",
     "recorded_on",
+    "saga_picture",
+    "show_rows",
     "snapshot",
+    "standing",
+    "stream_picture",
     "tables",
     "time_machine",
     "time_steps",
+    "tipping_picture",
 ]

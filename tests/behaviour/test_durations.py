@@ -50,8 +50,8 @@ def test_a_duration_is_one_value_in_every_shape(as_: ServedAs) -> None:
         assert served.pl().schema["took"] == pl.Duration("us")
         assert served.pl()["took"].to_list() == [TOOK]
         assert served.df()["took"].tolist() == [pd.Timedelta(TOOK)]
-        assert "40d 1h" in repr(served.rows())
-        assert "40d 1h" in served.rows()._repr_html_()
+        assert "40 d 1 h" in repr(served.rows())
+        assert "40 d 1 h" in served.rows()._repr_html_()
         assert lab.as_of(position=1).get(model, "a") == {"case_id": "a", "took": timedelta(0)}
         assert lab.history(model, "a").pl()["took"].to_list() == [timedelta(0), TOOK]
         (changed,) = lab.diff(model, 1, 2).dicts()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import struct
 import zlib
 
@@ -68,13 +69,30 @@ def test_the_latency_chart_draws_every_serving():
     picture = show(chart)
     again = show(latency_chart(frame.with_columns(pl.col("p50_ms") / 2)), alt_text=None)
     assert repr(picture) == repr(again) == "<picture: How long an answer takes>"
-    data, metadata = picture._repr_mimebundle_()
-    width, height = struct.unpack(">II", data["image/png"][16:24])
-    assert data["image/png"].startswith(b"\x89PNG")
+    data = picture._repr_mimebundle_()
+    width, height = struct.unpack(">II", picture.png[16:24])
+    assert picture.png.startswith(b"\x89PNG")
     assert width == 2 * picture.width
     assert min(width, height) > 400
-    assert metadata["image/png"] == {"alt": picture.alt, "width": picture.width}
+    start = f'<img alt="How long an answer takes" width="{picture.width}" src="data:image/png;base64,'
+    assert data["text/html"].startswith(start)
+    assert base64.b64decode(data["text/html"].removeprefix(start).split('"')[0]) == picture.png
     assert data["text/plain"] == repr(picture)
+    low, high = chart.to_dict()["spec"]["layer"][0]["encoding"]["x"]["scale"]["domain"]
+    assert 0.45 / 1.3 < low < 0.45  # no part of the scale is empty
+    assert 2_000 < high < 2_000 * 1.3
+
+
+def test_charts_of_crossovers_have_titles_that_differ():
+    """What grows is in the title; what was counted stands below it."""
+    titles = []
+    for over in ("events", "reads_per_refresh", "batch_per_history", "size_of_it"):
+        rows = [(x, way, ms) for x in (1, 10) for way, ms in (("view", x), ("materialized", 5))]
+        chart = crossover_chart(crossover(pl.DataFrame(rows, schema=[over, "served_as", "ms"], orient="row"), "A read"))
+        titles.append(chart.to_dict()["title"]["text"])
+        assert chart.to_dict()["title"]["subtitle"][0] == "A read"
+    assert len(set(titles)) == 4
+    assert titles[0] == "Where each serving begins to win as the history grows"
 
 
 def test_the_shop_is_drawn(lab):

@@ -109,12 +109,15 @@ def test_rows_come_in_every_shape_and_agree():
 
 
 def test_looking_at_many_rows_fetches_few():
-    """The notebook's look at a long answer shows its first ten rows."""
+    """The notebook's look at a long answer shows its first ten rows, and says how many there are."""
     with open_shop() as lab:
         append(lab, [placed(n) for n in range(30)])
-        shown = lab.serve(order_summary).rows()._shown()
-        assert shown.height == 10
-        assert lab.events()._shown().height == 10
+        for rows in (lab.serve(order_summary).rows(), lab.events()):
+            assert "The first 10 of 30 rows" in repr(rows)
+            assert rows._repr_html_().count("<tr>") == 11
+            assert "_table" not in vars(rows)
+            assert len(rows) == 30
+            assert "The first 10 of 30 rows" in repr(rows)
 
 
 def test_sql_asks_the_serving_and_its_neighbours():

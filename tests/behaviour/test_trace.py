@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from uuid import UUID
+from xml.etree import ElementTree
 
 import pytest
 from support import line, place
@@ -121,7 +122,21 @@ def test_a_story_reads_as_text(lab):
     assert lines[1].startswith('     2 12:00:01     ● OrderPlaced order/o-1: {"order_id":"o-1",')
     assert lines[3].strip() == "↳ ReserveStock product/pen (by fulfilment)"
     assert len(lines) == len(lab.trace("good"))
-    assert "OrderPlaced order/o-1: {&quot;order_id&quot;" in lab.trace("good")._repr_html_()
+
+
+def test_a_notebook_shows_a_story_as_a_tree(lab):
+    """What a command led to stands in a list below it, in words: events with their fields, rows with what changed."""
+    page = ElementTree.fromstring(lab.trace("good")._repr_html_().replace("<br>", "<br/>"))
+    assert [child.tag for child in page] == ["li"]
+    (command,) = page
+    told = ["".join(line.itertext()) for line in command.find("ul")]
+    assert "".join(command.itertext()).startswith("▶ command PlaceOrder to order/o-1")
+    assert told[0].startswith("● event OrderPlaced in order/o-1 (position 2, 2025-01-01 12:00:01 UTC)order_id: o-1")
+    assert "lines: [product_id: pen, quantity: 2, unit_price: " in told[0]
+    assert "≈ read model order_summary, row o-1: " in told[0]
+    assert told[1].startswith("↳ command ReserveStock to product/pen by the saga fulfilment● event StockReserved")
+    assert all(mark.get("aria-hidden") for mark in page.iter("span") if (mark.text or "") in "▶↳●≈")
+    assert lab.trace("nothing")._repr_html_() == "<p>nothing carries that correlation id</p>"
 
 
 def test_a_command_may_lead_to_nothing(lab):

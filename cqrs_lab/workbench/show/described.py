@@ -14,7 +14,7 @@ from cqrs_lab.app import Lab
 from cqrs_lab.errors import InvalidTable
 from cqrs_lab.shop import OrderPlaced
 from cqrs_lab.sql.names import quote
-from cqrs_lab.workbench.show.plots import BLUE, need, styled
+from cqrs_lab.workbench.show.plots import BLUE, log_scale, need, styled
 
 
 def describe(lab: Lab, category: str | None = None) -> alt.TopLevelMixin:
@@ -42,7 +42,14 @@ def describe(lab: Lab, category: str | None = None) -> alt.TopLevelMixin:
     frames = {chart: past.sql(sql).pl() for chart, sql in asked.items()}
     what, n = ("Orders", "orders") if is_shop else ("Events", "events")
     counts = alt.Y(f"{n}:Q", title=None, axis=alt.Axis(tickCount=4, format="~s"))
-    log: Any = {"scale": alt.Scale(type="log"), "axis": alt.Axis(tickCount=4, format="~g")}
+
+    def log(name: str, *columns: str) -> dict[str, Any]:
+        frame = frames[name]
+        if frame.is_empty():
+            return {}  # it is refused, or left out
+        low, high = (end(end(frame[column]) for column in columns) for end in (min, max))
+        return log_scale(low, high)
+
     label: Any = {"title": None, "sort": None, "axis": alt.Axis(labelAngle=0)}
     hours = alt.Axis(labelAngle=0, values=[0, 6, 12, 18, 23])
     bar, line = {"type": "bar", "color": BLUE}, {"type": "line", "color": BLUE}
@@ -52,19 +59,34 @@ def describe(lab: Lab, category: str | None = None) -> alt.TopLevelMixin:
         fourth = {
             "Orders by customer, most first": (
                 line | {"point": {"color": BLUE}},
-                {"x": alt.X("rank:Q", title=None, **log), "y": alt.Y("orders:Q", title=None, **log)},
+                {
+                    "x": alt.X("rank:Q", title=None, **log("customers", "rank")),
+                    "y": alt.Y("orders:Q", title=None, **log("customers", "orders")),
+                },
             ),
         }
     looks: dict[str, tuple[Any, Any]] = {
         f"{what} by hour of the day, UTC": (bar, {"x": alt.X("hour:O", title=None, axis=hours), "y": counts}),
         f"{what} by weekday": (bar, {"x": alt.X("weekday:O", **label), "y": counts}),
-        f"{what} by day": (line, {"x": alt.X("day:T", title=None), "y": counts}),
+        f"{what} by day": (
+            line,
+            {
+                "x": alt.X(
+                    "day:T",
+                    title=None,
+                    axis=alt.Axis(format="%-d %b", tickCount=4, labelOverlap="greedy", labelSeparation=10),
+                ),
+                "y": counts,
+            },
+        ),
         **fourth,
         f"What happened to {'an order' if is_shop else 'a stream'} last": (bar, by_type),
         "Hours since the event before": (
             bar | {"height": 6, "opacity": 0.4},
             {
-                "x": alt.X("low:Q", title="the point is the median; 90 of 100 are within", **log),
+                "x": alt.X(
+                    "low:Q", title="the point is the median; 90 of 100 are within", **log("steps", "low", "high")
+                ),
                 "x2": "high:Q",
                 "y": alt.Y("step:N", **label),
             },

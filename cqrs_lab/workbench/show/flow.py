@@ -7,11 +7,8 @@ it takes out SVG that stands by itself.
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from dataclasses import dataclass
-from html import escape
-from typing import Any
 
 import polars as pl
 
@@ -19,7 +16,8 @@ from cqrs_lab.app import Lab
 from cqrs_lab.errors import DeclarationError, InvalidTable
 from cqrs_lab.read.past import Past
 from cqrs_lab.sql.names import quote
-from cqrs_lab.workbench.show.flow_svg import Step, drawn, plain, readable
+from cqrs_lab.workbench.show.drawing import SvgPicture, plain
+from cqrs_lab.workbench.show.flow_svg import Step, drawn, readable
 
 _STEPS = """
 WITH steps AS (
@@ -60,32 +58,14 @@ def flows(of: Lab | Past, category: str | None = None) -> pl.DataFrame:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FlowPicture:
+class FlowPicture(SvgPicture):
     """The flow of a log as a picture, with a text for those who do not see it; a notebook shows it.
 
     Attributes:
-        svg: the picture, a document of its own.
-        alt: what it shows, in words.
         rows: what was counted, as `flows` returns it, with the arrows that are not shown.
-        width, height: in points.
     """
 
-    svg: str
-    alt: str
     rows: pl.DataFrame
-    width: int
-    height: int
-
-    def _repr_svg_(self) -> str:
-        return self.svg
-
-    def _repr_html_(self) -> str:
-        # Within an image SVG runs no script, and the sanitizer of an untrusted notebook leaves it.
-        data = base64.b64encode(self.svg.encode()).decode()
-        return f'<img alt="{escape(self.alt)}" width="{self.width}" src="data:image/svg+xml;base64,{data}">'
-
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
-        return {"text/html": self._repr_html_(), "image/svg+xml": self.svg, "text/plain": repr(self)}
 
     def __repr__(self) -> str:
         return f"<flow picture: {self.alt}>"
@@ -131,7 +111,7 @@ def flow_picture(of: Lab | Past, category: str | None = None, *, most: int = 40)
     often = "; ".join(_said(step) for step in shown[:10])
     alt = " ".join([f"{title}.", *lines[2:], f"The most frequent steps: {often}."])
     svg, width, height = drawn(shown, counts, lines, alt)
-    return FlowPicture(svg, alt, rows, width, height)
+    return FlowPicture(svg, alt, width, height, rows)
 
 
 def _category(past: Past, name: str | None) -> str:

@@ -1,14 +1,11 @@
 """The drawing of a flow: boxes, arrows and labels as SVG text.
 
-Owns the looks; places are those of `layers`, numbers those of `flow`. What it returns is well-formed whatever an
-activity is called, names no id and no address, and stands on white, also on a dark page. Sizes of text are estimated,
-on the safe side: there is no font to measure.
+Owns the looks of a flow; places are those of `layers`, numbers those of `flow`, and what all pictures share is that of
+`drawing`.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,15 +13,11 @@ from html import escape
 from itertools import pairwise
 from typing import NamedTuple
 
+from cqrs_lab.workbench.show.drawing import BLUE, FONT, GREY, LINE, ORANGE, SMALL, page, plain, width_of, wrapped
 from cqrs_lab.workbench.show.layers import Arrow, Layout, Point, Size, layered
 
-BLUE, ORANGE, GREY, TEXT = "#0072B2", "#B34700", "#555555", "#111111"  # each at least 4.5 to 1 on white
-_FONT, _SMALL, _LINE = 13, 12, 17.0  # points: a box's text, a label's, and the height of a line
 _WIDE, _LINES = 160.0, 3  # the text of a box: its width, and its lines at most
 _LOOP = 30.0  # how far the arrow of an activity that follows itself reaches
-_MARGIN = 16.0
-# What XML cannot hold, and what would turn the direction of the text after it.
-_UNSHOWN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _UNITS = {"d": 86_400.0, "h": 3_600.0, "min": 60.0, "s": 1.0}
 
 
@@ -44,11 +37,6 @@ def readable(wait: timedelta) -> str:
     value = seconds / _UNITS.get(unit, 0.001)
     sign = "-" if wait < timedelta() else ""
     return f"{sign}{value:,.0f} {unit}" if value >= 99.95 or value == int(value) else f"{sign}{value:.1f} {unit}"
-
-
-def plain(text: str) -> str:
-    """Return a text as it can be shown in one line."""
-    return " ".join(_UNSHOWN.sub("\ufffd", text).split()) or "(blank)"
 
 
 def drawn(steps: Sequence[Step], counts: Mapping[str, int], lines: Sequence[str], alt: str) -> tuple[str, int, int]:
@@ -75,7 +63,7 @@ def drawn(steps: Sequence[Step], counts: Mapping[str, int], lines: Sequence[str]
         start, end = number.get(step.start, first), number.get(step.end, last)
         assert start is not None
         assert end is not None
-        arrows.append(Arrow(start, end, step.times, Size(half, half, _SMALL * 1.25 * len(_label(step)))))
+        arrows.append(Arrow(start, end, step.times, Size(half, half, SMALL * 1.25 * len(_label(step)))))
     sizes = [box.size for box in boxes]
     for n, step in loops.items():
         sizes[n] = sizes[n]._replace(right=sizes[n].right + _LOOP + _label_width(step))
@@ -87,7 +75,7 @@ def drawn(steps: Sequence[Step], counts: Mapping[str, int], lines: Sequence[str]
         *(_text_of(step, layout.labels[n]) for n, step in enumerate(ways)),
         *(box.drawn(at) for box, at in zip(boxes, layout.boxes, strict=True)),
     ]
-    return _page(parts, layout, lines, alt)
+    return page(parts, (layout.width, layout.height), lines, alt)
 
 
 @dataclass(frozen=True)
@@ -105,9 +93,9 @@ class _Box:
         look = f'rx="{corner:g}" fill="{fill}" stroke="{stroke}"'
         place = f'x="{x - left:.1f}" y="{y - height / 2:.1f}" width="{2 * left:.1f}" height="{height:.1f}"'
         rows = [(line, "normal") for line in self.lines] + ([(self.count, "bold")] if self.count else [])
-        top = y - _LINE * len(rows) / 2 + _FONT * 0.95
+        top = y - LINE * len(rows) / 2 + FONT * 0.95
         texts = (
-            f'<text x="{x:.1f}" y="{top + n * _LINE:.1f}" font-weight="{weight}">{escape(line)}</text>'
+            f'<text x="{x:.1f}" y="{top + n * LINE:.1f}" font-weight="{weight}">{escape(line)}</text>'
             for n, (line, weight) in enumerate(rows)
         )
         said = f"{self.name}: {self.count} times" if self.count else self.name
@@ -115,48 +103,10 @@ class _Box:
 
 
 def _box(name: str, count: str, share: float | None) -> _Box:
-    lines = _wrapped(plain(name))
-    width = max(40.0, *(_width(line) * _FONT for line in (*lines, count)))
+    lines = wrapped(plain(name), _WIDE / FONT, _LINES)
+    width = max(40.0, *(width_of(line) * FONT for line in (*lines, count)))
     half = width / 2 + 9
-    return _Box(plain(name), lines, count, share, Size(half, half, _LINE * (len(lines) + bool(count)) + 8))
-
-
-def _wrapped(text: str) -> tuple[str, ...]:
-    """A text as a few lines; what is too long for them ends in an ellipsis."""
-    most = _WIDE / _FONT
-    lines, line = [], ""
-    for word in text.split(" "):
-        while _width(word) > most:  # a word of its own that fits no line
-            fits = next(n for n in range(len(word), 0, -1) if _width(word[:n]) <= most)
-            lines += [line, word[:fits]] if line else [word[:fits]]
-            line, word = "", word[fits:]
-        if line and _width(f"{line} {word}") > most:
-            lines.append(line)
-            line = word
-        else:
-            line = f"{line} {word}" if line else word
-    lines += [line] if line else []
-    if len(lines) > _LINES:
-        end = lines[_LINES - 1]
-        while _width(end + "…") > most:
-            end = end[:-1]
-        lines = [*lines[: _LINES - 1], end + "…"]
-    return tuple(lines)
-
-
-def _width(text: str) -> float:
-    """About how wide a text is, as a multiple of its size."""
-    wide = 0.0
-    for sign in text:
-        if unicodedata.category(sign) in ("Mn", "Me", "Cf"):
-            continue
-        if unicodedata.east_asian_width(sign) in "WF" or sign in "mwMW@%—…":
-            wide += 1.02 if ord(sign) > 127 else 0.88
-        elif sign in "iljI.,:;'|!()[] ft":
-            wide += 0.36
-        else:
-            wide += 0.72 if sign.isupper() or ord(sign) > 0x2000 else 0.58
-    return wide
+    return _Box(plain(name), lines, count, share, Size(half, half, LINE * (len(lines) + bool(count)) + 8))
 
 
 def _label(step: Step) -> list[str]:
@@ -164,16 +114,16 @@ def _label(step: Step) -> list[str]:
 
 
 def _label_width(step: Step) -> float:
-    return max(_width(line) for line in _label(step)) * _SMALL + 6
+    return max(width_of(line) for line in _label(step)) * SMALL + 6
 
 
 def _text_of(step: Step, at: Point) -> str:
     """The label of an arrow, on a white ground, since the arrow goes on behind it."""
     lines, width, (x, y) = _label(step), _label_width(step), at
-    height = _SMALL * 1.25 * len(lines)
+    height = SMALL * 1.25 * len(lines)
     ground = f'<rect x="{x - width / 2:.1f}" y="{y - height / 2:.1f}" width="{width:.1f}" height="{height:.1f}"'
     texts = (
-        f'<text x="{x:.1f}" y="{y - height / 2 + _SMALL * (1 + 1.2 * n):.1f}" font-size="{_SMALL}" '
+        f'<text x="{x:.1f}" y="{y - height / 2 + SMALL * (1 + 1.2 * n):.1f}" font-size="{SMALL}" '
         f'font-weight="{"normal" if n else "bold"}">{escape(line)}</text>'
         for n, line in enumerate(lines)
     )
@@ -228,32 +178,3 @@ def _thick(step: Step, heaviest: int) -> float:
 def _mixed(share: float) -> str:
     light = (0xBF, 0xDF, 0xF2)
     return "#" + "".join(f"{round(255 + (part - 255) * share):02x}" for part in light)
-
-
-def _page(parts: Sequence[str], layout: Layout, lines: Sequence[str], alt: str) -> tuple[str, int, int]:
-    shown = [plain(line) for line in lines]
-    head = _MARGIN + 20 * len(shown) + 8
-    sizes = [16, *[_FONT] * (len(shown) - 1)]
-    wide = max(_width(line) * size for line, size in zip(shown, sizes, strict=True))
-    width = round(max(layout.width, wide) + 2 * _MARGIN)
-    height = round(head + layout.height + _MARGIN)
-    left = (width - layout.width) / 2
-    texts = (
-        f'<text x="{_MARGIN:g}" y="{_MARGIN + 12 + 20 * n:g}" text-anchor="start" font-size="{size}" '
-        f'font-weight="{"normal" if n else "bold"}">{escape(line)}</text>'
-        for n, (line, size) in enumerate(zip(shown, sizes, strict=True))
-    )
-    said = escape(plain(alt))
-    svg = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        f'role="img" aria-label="{said}" font-family="Helvetica, Arial, sans-serif" font-size="{_FONT}" '
-        f'text-anchor="middle" fill="{TEXT}">',
-        f"<title>{escape(shown[0])}</title><desc>{said}</desc>",
-        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-        *texts,
-        f'<g transform="translate({left:.1f} {head:g})">',
-        *parts,
-        "</g>",
-        "</svg>",
-    ]
-    return "\n".join(svg), width, height

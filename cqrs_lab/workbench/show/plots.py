@@ -7,8 +7,10 @@ Colours are Okabe and Ito's, which people who confuse red and green can tell apa
 
 from __future__ import annotations
 
+import base64
 import zlib
 from dataclasses import dataclass, field
+from html import escape
 from io import BytesIO
 from math import ceil, floor, log10
 from typing import Any
@@ -29,6 +31,16 @@ QUESTIONS = {"point": "one row by key", "list": "rows by a value", "aggregate": 
 QUESTIONS |= {"top ten": "the ten largest", "as of": "one row as it was"}
 
 
+DAYS = alt.Axis(format="%-d %b", labelOverlap="greedy", labelSeparation=12, tickCount=6)
+"""Days that do not run into each other."""
+_GROWN = {
+    "events": ("events in the log", "as the history grows"),
+    "reads_per_refresh": ("reads per refresh", "as more reads share a refresh"),
+    "batch_per_history": ("size of the batch, as a share of the history", "as the batch grows"),
+}
+"""What grows, by its column: the title of the axis, and the end of the chart's title."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """A chart as a picture with a text for those who do not see it; a notebook shows it.
@@ -43,13 +55,14 @@ class Picture:
     alt: str
     width: int
 
-    def _repr_mimebundle_(
-        self, include: object = None, exclude: object = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        return (
-            {"image/png": self.png, "text/plain": f"<picture: {self.alt}>"},
-            {"image/png": {"alt": self.alt, "width": self.width}},
-        )
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+        # Of image/png a screen reader hears nothing, since its alt text stays in the metadata; both would be twice the
+        # bytes.
+        return {"text/html": self._repr_html_(), "text/plain": repr(self)}
+
+    def _repr_html_(self) -> str:
+        data = base64.b64encode(self.png).decode()
+        return f'<img alt="{escape(self.alt)}" width="{self.width}" src="data:image/png;base64,{data}">'
 
     def __repr__(self) -> str:
         return f"<picture: {self.alt}>"
@@ -105,14 +118,8 @@ def latency_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
         label=pl.col("p50_ms").map_elements(_readable, return_dtype=pl.String),
     )
     servings, questions = (shown[name].unique(maintain_order=True).to_list() for name in ("serving", "question"))
-    low, high = floor(log10(min(shown["p50_ms"]))), ceil(log10(max(shown["p95_ms"])))
-    powers = [10.0**power for power in range(low, max(high, low + 1) + 1)]
-    millis = alt.X(
-        "p50_ms:Q",
-        title="milliseconds; each line is ten times the one before",
-        scale=alt.Scale(type="log", domain=[powers[0], powers[-1]]),
-        axis=alt.Axis(values=powers),
-    )
+    low, high = min(shown["p50_ms"]), max(shown["p95_ms"])
+    millis = alt.X("p50_ms:Q", title="milliseconds, on a logarithmic scale", **log_scale(low, high))
     base = alt.Chart(shown).encode(
         x=millis,
         y=alt.Y("serving:N", title=None, sort=servings, axis=alt.Axis(labelLimit=0)),
@@ -146,7 +153,8 @@ def orders_per_day_chart(frame: pl.DataFrame, *, day: str = "day", count: str = 
         InvalidTable: a column is missing, or there are no rows.
     """
     base = alt.Chart(need(frame, day, count).select(day=day, orders=count)).encode(
-        x=alt.X("day:T", title=None), y=alt.Y("orders:Q", title="orders placed" if count == "orders" else count)
+        x=alt.X("day:T", title=None, axis=DAYS),
+        y=alt.Y("orders:Q", title="orders placed" if count == "orders" else count),
     )
     chart = alt.layer(base.mark_area(color=BLUE, opacity=0.15), base.mark_line(color=BLUE, strokeWidth=2))
     return styled(chart.properties(width=560, height=220), f"{count.capitalize()} per day")
@@ -209,13 +217,8 @@ def distribution_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
     )
     rows = shown["row"].unique(maintain_order=True).to_list()
     lines = shown.group_by("row").agg(pl.quantile("log", p).alias(name) for name, p in (("half", 0.5), ("most", 0.99)))
-    power = [10.0**n for n in range(floor(min(shown["log"])), ceil(max(shown["log"])) + 1)]
-    x = alt.X(
-        "ms:Q",
-        title="milliseconds from the intended moment; each line is ten times the one before",
-        scale=alt.Scale(type="log", domain=[power[0], power[-1]]),
-        axis=alt.Axis(values=power),
-    )
+    low, high = (10.0 ** float(end(shown["log"])) for end in (min, max))
+    x = alt.X("ms:Q", title="milliseconds from the intended moment, on a logarithmic scale", **log_scale(low, high))
     y = alt.Y("lane:Q", axis=None, scale=alt.Scale(domain=[-3, 27]))
     marks = (
         shown.unique(maintain_order=True)
@@ -260,11 +263,15 @@ def staleness_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
 
 def crossover_chart(found: Crossover) -> alt.TopLevelMixin:
     """Return a chart of what each serving costs as something grows, with a line where one begins to win."""
-    x = alt.X(f"{found.over}:Q", title=found.over.replace("_", " "), scale=alt.Scale(type="log", nice=False))
+    what, title = _GROWN.get(found.over, (found.over.replace("_", " "), f"as {found.over.replace('_', ' ')} grow"))
+    grown, costs = found.frame[found.over], found.frame["ms"]
+    x = alt.X(f"{found.over}:Q", title=what, **log_scale(min(grown), max(grown), room=1.0))
     there = [way for way in SERVINGS if way in set(found.frame["served_as"])]
     scale = alt.Scale(domain=there, range=[SERVINGS[way] for way in there])
     color = alt.Color("served_as:N", title=None, scale=scale)
-    lines = alt.Chart(found.frame).encode(x=x, y=alt.Y("ms:Q", title="milliseconds", scale=alt.Scale(type="log")))
+    lines = alt.Chart(found.frame).encode(
+        x=x, y=alt.Y("ms:Q", title="milliseconds", **log_scale(min(costs), max(costs)))
+    )
     shapes = alt.Scale(domain=there, range=[SHAPES[way] for way in there])
     lines = lines.encode(color=color, shape=alt.Shape("served_as:N", title=None, scale=shapes))
     points = lines.mark_point(filled=True, size=60) if len(found.frame) < 60 else lines.mark_point(size=0)
@@ -273,7 +280,9 @@ def crossover_chart(found: Crossover) -> alt.TopLevelMixin:
     loser = found.crossings["loses"][0]
     rules = alt.Chart(wins).mark_rule(strokeDash=[6, 4]).encode(x=x, color=color)
     chart = alt.layer(lines.mark_line(strokeWidth=2), points, rules).properties(width=520, height=280)
-    return styled(chart, "Where each serving begins to win", f"a broken line: from there on it beats the {loser}")
+    counted = found.sentence.partition(":")[0]
+    said = [counted, f"a broken line: from there on it beats the {loser}"]
+    return styled(chart, f"Where each serving begins to win {title}", said)
 
 
 def crossover_map(frame: pl.DataFrame) -> alt.TopLevelMixin:
@@ -309,17 +318,34 @@ def need(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
     return frame.select(columns)
 
 
+def log_scale(low: float, high: float, room: float = 1.25) -> dict[str, Any]:
+    """Scale and axis of a logarithmic scale that fits what is drawn, with lines at 1, 2 and 5 of each power of ten.
+
+    Args:
+        low, high: the smallest and the largest value, above 0.
+        room: by which factor the scale goes on beyond both.
+    """
+    start, end = low / room, max(high, low * 2) * room
+    powers = range(floor(log10(start)), ceil(log10(end)) + 1)
+    # Of many powers of ten every line is one; of few there are lines between them.
+    steps = (1,) if log10(end / start) > 4 else (1, 3) if log10(end / start) > 2.5 else (1, 2, 5)
+    lines = [float(f"{step}e{power}") for power in powers for step in steps]
+    axis = alt.Axis(values=[line for line in lines if start <= line <= end], format=",~r")
+    return {"scale": alt.Scale(type="log", domain=[start, end], nice=False), "axis": axis}
+
+
 def _readable(millis: float) -> str:
     return f"{millis / 1000:.3g} s" if millis >= 1000 else f"{millis:.2g} ms" if millis < 100 else f"{millis:.0f} ms"
 
 
-def styled(chart: Any, title: str, subtitle: str = "") -> alt.TopLevelMixin:
+def styled(chart: Any, title: str, subtitle: str | list[str] = "") -> alt.TopLevelMixin:
     """Return a chart with its title, in the looks that all of them have."""
     # configure() comes first: it starts the configuration anew.
     styled: alt.TopLevelMixin = (
         chart.properties(title=alt.Title(title, subtitle=subtitle, anchor="start", fontSize=16, subtitleFontSize=13))
         .configure(background="white", padding=12)
         .configure_axis(labelFontSize=13, titleFontSize=13, titleFontWeight="normal", gridColor="#e5e5e5")
+        .configure_legend(labelFontSize=13, titleFontSize=13, titleFontWeight="normal", symbolSize=130, labelLimit=0)
         .configure_view(stroke=None)
     )
     return styled
