@@ -6,7 +6,7 @@ from cqrs_lab.workbench.data.importers import OlistReport, events_from_milestone
 from cqrs_lab.workbench.data.logs import LogReport, guess_columns, open_log
 from cqrs_lab.workbench.data.stores import open_store
 from cqrs_lab.workbench.data.workload import Workload
-from cqrs_lab.workbench.measure.advice import Advice, advice_widget, advise, load_costs
+from cqrs_lab.workbench.measure.advice import Advice, advise, load_costs
 from cqrs_lab.workbench.measure.costs import time_steps
 from cqrs_lab.workbench.measure.crossovers import (
     Crossover,
@@ -20,12 +20,16 @@ from cqrs_lab.workbench.measure.driver import Driven, drive
 from cqrs_lab.workbench.measure.latency import compare_latency, compare_sizes
 from cqrs_lab.workbench.measure.polling import poll
 from cqrs_lab.workbench.measure.recorded import recorded_measurements, recorded_on
+from cqrs_lab.workbench.show.advice_widget import advice_widget
 from cqrs_lab.workbench.show.drawing import SvgPicture
 from cqrs_lab.workbench.show.flow import FlowPicture, flow_picture, flows
+from cqrs_lab.workbench.show.lag_monitor import LagMonitor, lag_monitor
 from cqrs_lab.workbench.show.moments import Standing, belief_picture, poisoned_picture, standing, tipping_picture
+from cqrs_lab.workbench.show.order_console import OrderConsole, order_console
 from cqrs_lab.workbench.show.pictures import loop_picture, saga_picture, stream_picture
 from cqrs_lab.workbench.show.rows import ShownRows, show_rows
-from cqrs_lab.workbench.show.widgets import TimeMachine, snapshot, time_machine
+from cqrs_lab.workbench.show.snapshots import snapshot
+from cqrs_lab.workbench.show.time_machine import TimeMachine, time_machine
 
 __all__ = [
     "Advice",
@@ -33,8 +37,10 @@ __all__ = [
     "Driven",
     "FlowPicture",
     "Generated",
+    "LagMonitor",
     "LogReport",
     "OlistReport",
+    "OrderConsole",
     "ShownRows",
     "Standing",
     "SvgPicture",
@@ -58,11 +64,13 @@ __all__ = [
     "flows",
     "generate",
     "guess_columns",
+    "lag_monitor",
     "load_costs",
     "load_olist",
     "loop_picture",
     "open_log",
     "open_store",
+    "order_console",
     "poisoned_picture",
     "poll",
     "recorded_measurements",

@@ -17,7 +17,9 @@ from cqrs_lab.errors import CqrsLabError, InvalidMoment, UnknownReadModel
 from cqrs_lab.shop import OrderPlaced, PayOrder, RegisterCustomer, daily_orders
 from cqrs_lab.workbench.data.generated import generate
 from cqrs_lab.workbench.data.workload import Workload
-from cqrs_lab.workbench.show.widgets import Snapshot, difference, snapshot, time_machine
+from cqrs_lab.workbench.show import live
+from cqrs_lab.workbench.show.snapshots import Snapshot, days, difference, snapshot
+from cqrs_lab.workbench.show.time_machine import time_machine
 
 NINE = line(price=9)
 SMALL = Workload(orders=30, seed=5)
@@ -79,7 +81,7 @@ def test_the_chart_is_drawn_from_the_counts():
     counts = pl.DataFrame({"status": ["PENDING", "PAID"], "rows": [1, 1_999]})
     page = Snapshot("m", 1, None, counts, pl.DataFrame())._repr_html_()
     assert [float(width) for width in re.findall(r"width: ([\d.]+)em; height", page)] == [0.01, 15.99]
-    assert "|PENDING|1| 0.1%|PAID|1,999| 100.0%|" in words(page)
+    assert "|PENDING|1| 0.1%|PAID|1,999| 100.0%" in words(page)
 
 
 def test_a_snapshot_knows_when_it_was(lab):
@@ -116,70 +118,85 @@ def test_a_position_or_model_that_is_not_there_is_refused(lab):
         time_machine(lab, "orders")
 
 
-def test_the_slider_and_the_number_move_together(lab):
-    """Moving either one moves the other and shows the snapshot of that position."""
+def shown(machine, position, compare=None):
+    """Return what the page of a time machine shows at a position."""
+    counts = machine.reply({"ask": "counts", "position": position})["counts"]
+    rows = machine.reply({"ask": "rows", "position": position, "compare": compare, "head": 0})["rows"]
+    return f"{counts}\n{rows}"
+
+
+def test_the_page_asks_for_counts_on_the_way_and_for_rows_at_rest(lab):
+    """Both together are the snapshot of that position; the machine is where the handle rests."""
     machine = time_machine(lab)
-    assert (machine.slider.min, machine.slider.max, machine.slider.value) == (0, lab.head, lab.head)
-    machine.slider.value = 20
-    assert machine.number.value == 20
-    assert machine.page.value == snapshot(lab, 20)._repr_html_()
-    machine.number.value = 33
-    assert machine.slider.value == 33
-    assert machine.page.value == snapshot(lab, 33)._repr_html_()
-    machine.number.value = 10**6
-    assert machine.slider.value == lab.head
+    assert machine.position == lab.head
+    assert machine.reply({"ask": "counts", "position": 20})["counts"] == snapshot(lab, 20, rows=0)._repr_html_()
+    assert machine.position == lab.head
+    for position in (20, 33, 0):
+        assert shown(machine, position) == snapshot(lab, position)._repr_html_()
+        assert machine.position == position
 
 
 def test_a_second_handle_shows_what_changed(lab):
-    """It is off at first; when on, the page also has the difference from there, moved by slider or by number."""
+    """It is off at first; when on, the page also has the difference from there."""
     machine = time_machine(lab, rows=3)
-    machine.slider.value = 33
-    assert machine.other_slider.disabled
-    assert machine.other_number.disabled
-    machine.compare.value = True
-    assert not machine.other_slider.disabled
-    assert not machine.other_number.disabled
-    for slider, other in ((33, 20), (9, 20), (9, 9)):
-        machine.slider.value, machine.other_number.value = slider, other
-        parts = snapshot(lab, slider, rows=3), difference(lab, other, slider, rows=3)
-        assert machine.page.value == "\n".join(part._repr_html_() for part in parts)
-        assert machine.other_slider.value == other
-        assert repr(machine).endswith(f"at position {slider} of {lab.head}, compared with {other}>")
-    machine.compare.value = False
-    assert machine.page.value == snapshot(lab, 9, rows=3)._repr_html_()
-    assert machine.other_slider.disabled
-    shown = time_machine(lab, compare=20)
-    assert shown.page.value.endswith(difference(lab, 20, lab.head)._repr_html_())
-    assert (shown.compare.value, shown.other_slider.value, shown.other_slider.disabled) == (True, 20, False)
+    assert machine.compared is None
+    for position, other in ((33, 20), (9, 20), (9, 9)):
+        parts = snapshot(lab, position, rows=3), difference(lab, other, position, rows=3)
+        assert shown(machine, position, other) == "\n".join(part._repr_html_() for part in parts)
+        assert repr(machine).endswith(f"at position {position} of {lab.head}, compared with {other}>")
+    assert shown(machine, 9) == snapshot(lab, 9, rows=3)._repr_html_()
+    made = time_machine(lab, compare=20, position=30)
+    assert made.picture().endswith(difference(lab, 20, 30)._repr_html_())
+    assert (made.position, made.compared) == (30, 20)
 
 
-def test_both_can_be_used_without_a_mouse_or_eyes(lab):
-    """Each number has a name of its own, and each slider asks once it rests, not on the way."""
+def test_the_page_knows_the_day_of_each_position(lab):
+    """It is told the days of the log, each with its last position, so that a date moves without a question."""
+    start = time_machine(lab).widget.start
+    events = lab.events().pl()
+    found = dict(zip(start["days"], start["ends"], strict=True))
+    assert found == {day.isoformat(): last for day, last in days(lab).iter_rows()}
+    for day, last in found.items():
+        assert events.filter(position=last)["recorded_at"][0].date().isoformat() == day
+    assert start["ends"] == sorted(start["ends"])
+    assert start["ends"][-1] == start["head"] == lab.head
+
+
+def test_it_is_moved_from_python(lab):
+    """A cell moves the handles; a position that is not there moves nothing."""
+    machine, told = time_machine(lab), []
+    machine.widget.send = told.append
+    machine.move(20, compare=9)
+    assert (machine.position, machine.compared) == (20, 9)
+    assert {name: told[0][name] for name in ("position", "compare", "head")} == {
+        "position": 20, "compare": 9, "head": lab.head,
+    }  # fmt: skip
+    with pytest.raises(InvalidMoment):
+        machine.move(lab.head + 1)
+    assert (machine.position, len(told)) == (20, 1)
+
+
+def test_people_who_only_read_see_the_head(lab, capsys):
+    """The picture is an output of its own: the page at the head, and how to wake it; it tells no address."""
     machine = time_machine(lab)
-    assert machine.number.description == "position, typed"
-    assert machine.other_number.description == "from position, typed"
-    assert machine.compare.description == "compare two positions"
-    for slider in (machine.slider, machine.other_slider):
-        assert slider.description in ("position", "from")
-        assert slider.continuous_update is False
-    one, compare, other, page = machine.box.children
-    assert (one.children, page) == ((machine.slider, machine.number), machine.page)
-    assert (compare, other.children) == (machine.compare, (machine.other_slider, machine.other_number))
+    assert snapshot(lab, lab.head)._repr_html_() in machine.still()
+    assert "To use it, run this cell" in machine.still()
+    assert repr(machine) == f"<time machine: order_summary at position {lab.head} of {lab.head}>"
+    assert time_machine(lab).still() == machine.still()
+    machine._ipython_display_()
+    assert capsys.readouterr().out.count(repr(machine)) == 1  # in a terminal
 
 
-def test_people_who_only_read_see_the_head(lab):
-    """Where no widget runs, the cell's output is the page at the head, and its text tells no address."""
+def test_what_goes_wrong_is_told_to_the_page(lab):
+    """An error of the lab in its words, any other with its name; nothing is raised where nobody would see it."""
     machine = time_machine(lab)
-    bundle = machine._repr_mimebundle_(include=None, exclude=None)
-    assert bundle["text/html"] == snapshot(lab, lab.head)._repr_html_()
-    assert (
-        bundle["text/plain"] == repr(machine) == f"<time machine: order_summary at position {lab.head} of {lab.head}>"
-    )
-    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == machine.box.model_id
-    again = time_machine(lab)._repr_mimebundle_()
-    assert {kind: again[kind] for kind in ("text/html", "text/plain")} == {
-        kind: bundle[kind] for kind in ("text/html", "text/plain")
-    }
+    assert "is not a whole number" in machine.reply({"ask": "counts", "position": -1})["alert"]
+    assert machine.reply({"ask": "counts"})["alert"] == "KeyError: 'position'"
+    assert machine.reply({"ask": "hello"}) == {}
+    sent = []
+    machine.widget.send = sent.append
+    machine._asked(None, {"ask": "counts", "id": "a-1"}, [])
+    assert sent == [{"alert": "KeyError: 'position'", "id": "a-1"}]
 
 
 def test_the_page_says_what_the_snapshot_has():
@@ -189,7 +206,7 @@ def test_the_page_says_what_the_snapshot_has():
         lab.send(place("o-1", NINE))
         lab.send(PayOrder(order_id="o-1", amount=Decimal("9.00")))
         append(lab, [(OrderPlaced(order_id="o-2"), 0)])
-        page = words(time_machine(lab).page.value)
+        page = words(time_machine(lab).picture())
     assert page == (
         "order_summary| at position 3, recorded 2025-03-01 12:30:00 UTC"
         "|rows by status|status|rows|share|PENDING|1| 50.0%|PAID|1| 50.0%"
@@ -204,7 +221,7 @@ def test_values_are_words_and_not_html():
     """An id that looks like HTML is shown as it is and never becomes a tag."""
     with open_shop(threads=1) as lab:
         lab.send(place("<script>alert('x')</script>", NINE, customer='"><img src=x onerror=alert(1)>&amp;'))
-        page = Cells(time_machine(lab, compare=0).page.value)
+        page = Cells(time_machine(lab, compare=0).picture())
     # JupyterLab takes others, svg among them, out of a notebook that it does not trust.
     assert page.tags <= {"p", "b", "table", "caption", "thead", "tbody", "tr", "th", "td", "span"}
     assert "<script>alert('x')</script>" in page.cells
@@ -215,26 +232,23 @@ def test_what_is_appended_later_can_be_reached():
     """An empty lab has position 0 alone; later events can be reached after the next move; trouble is shown."""
     with open_shop(threads=1) as lab:
         machine = time_machine(lab)
-        assert (machine.slider.max, machine.slider.value) == (0, 0)
-        assert "at position 0" in machine.page.value
+        assert (machine.widget.start["head"], machine.widget.start["days"]) == (0, [])
+        assert "at position 0" in machine.picture()
         lab.send(place())
-        machine = time_machine(lab)
-        generate(lab, SMALL)
-        machine.slider.value, position = 0, lab.head
-        tops = (machine.slider, machine.number, machine.other_slider, machine.other_number)
-        assert {top.max for top in tops} == {position}
-        machine.slider.value = position
-        assert machine.page.value == snapshot(lab, position)._repr_html_()
-    machine.slider.value = 3
-    assert machine.page.value.startswith('<p role="alert">')
-    assert "is closed; open it again" in machine.page.value
+        told = machine.reply({"ask": "rows", "position": 0, "head": 0})
+        assert (told["head"], told["ends"]) == (1, [1])
+        assert "head" not in machine.reply({"ask": "rows", "position": 1, "head": 1})
+    told = machine.reply({"ask": "counts", "position": 1})
+    assert told == {"alert": told["alert"], "closed": True}
+    assert "is closed; open it again" in told["alert"]
 
 
-def test_ipywidgets_is_needed_for_a_widget_alone(lab, monkeypatch):
-    """Without ipywidgets snapshots work, the module loads, and the time machine says what to install."""
-    code = "import sys, cqrs_lab.workbench.show.widgets; sys.exit('ipywidgets' in sys.modules)"
+def test_anywidget_is_needed_for_a_widget_alone(lab, monkeypatch):
+    """Without anywidget snapshots work, the module loads, and the time machine says what to install."""
+    code = "import sys, cqrs_lab.workbench; sys.exit('anywidget' in sys.modules)"
     assert python(code).returncode == 0
-    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    monkeypatch.setitem(sys.modules, "anywidget", None)
+    live._kind.cache_clear()
     assert snapshot(lab, 1).position == 1
     with pytest.raises(CqrsLabError, match=r"pip install 'cqrs-lab\[lab\]'"):
         time_machine(lab)

@@ -11,7 +11,7 @@ from support import append, histories
 from cqrs_lab import open_shop
 from cqrs_lab.shop import orders
 from cqrs_lab.shop.orders import STAGES
-from cqrs_lab.workbench.show.widgets import difference, snapshot
+from cqrs_lab.workbench.show.snapshots import difference, snapshot
 
 
 @given(history=histories, share=st.floats(0, 1))

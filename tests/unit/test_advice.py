@@ -225,19 +225,17 @@ def test_what_makes_no_sense_is_refused():
 def test_the_widget_shows_the_advice():
     """It starts with an advice, follows its fields, says what is wrong, and shows people who only read the same."""
     widget = advice_widget(FRAME)
-    assert {name: one.description for name, one in widget.fields.items()} == {
-        "reads": "reads a second", "writes": "writes a second", "events": "events in the log",
-        "staleness": "seconds it may be old", "question": "question",
-    }  # fmt: skip
-    widget.fields["events"].value = 1_000
-    assert "You do not need CQRS" in widget.page.value
-    widget.fields["events"].value = 100_000
-    widget.fields["reads"].value = 300
-    assert "Take a" in widget.page.value
-    assert widget._repr_mimebundle_()["text/html"] == widget.page.value
-    widget._frame = FRAME.drop("refresh_ms")
-    widget.fields["reads"].value = 301
-    assert 'role="alert"' in widget.page.value
+    assert widget.page in widget.still()
+    load = dict.fromkeys(widget.widget.start["load"], "1")
+    assert set(load) == {"reads", "writes", "events", "staleness", "question"}
+    load |= {"events": "1000", "question": "point"}
+    assert "You do not need CQRS" in widget.reply({"ask": "advice", "load": load})["page"]
+    assert "Take a" in widget.reply({"ask": "advice", "load": load | {"events": "100000", "reads": "300"}})["page"]
+    assert widget.load["reads"] == 300
+    assert "in numbers" in widget.reply({"ask": "advice", "load": load | {"reads": ""}})["alert"]
+    assert "not below 0" in widget.reply({"ask": "advice", "load": load | {"reads": "-1"}})["alert"]
+    with pytest.raises(InvalidTable, match="costs=True"):
+        advice_widget(FRAME.drop("refresh_ms"))
 
 
 def test_the_check_of_a_decision_says_what_is_missing():

@@ -1,5 +1,6 @@
 """The course: what its notebooks need beside the package, and the checks of its exercises."""
 
+from cqrs_lab.workbench.course.breakdown import Breakdown, breakdown
 from cqrs_lab.workbench.course.stage import (
     PowerCut,
     Repeatable,
@@ -16,9 +17,11 @@ from cqrs_lab.workbench.measure.polling import visible_ms
 from cqrs_lab.workbench.measure.timing import median_ms
 
 __all__ = [
+    "Breakdown",
     "PowerCut",
     "Repeatable",
     "beside",
+    "breakdown",
     "die_before_checkpoint",
     "early_shop",
     "median_ms",

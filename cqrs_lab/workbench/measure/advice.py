@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from math import exp, log
-from typing import Any
 
 import polars as pl
 
-from cqrs_lab.errors import CqrsLabError, InvalidTable, QueryError
+from cqrs_lab.errors import InvalidTable, QueryError
 from cqrs_lab.workbench.measure.costs import COSTS
-from cqrs_lab.workbench.measure.latency import CACHED, QUESTIONS, SERVED_AS
+from cqrs_lab.workbench.measure.latency import CACHED, SERVED_AS
 
 EASE = 0.1  # of a core, up to which a plain view carries the reads with ease
 SLOW_MS = 100.0  # a view that takes longer is too slow, says the article
@@ -174,69 +173,6 @@ def advise(
     if best["extrapolated"]:
         said += f" {events:,} events are beyond the sizes measured, so this is extrapolated."
     return Advice(best["served_as"], not is_easy, margin, runner["served_as"] if runner else None, said, costs)
-
-
-class AdviceWidget:
-    """Fields for a load and the advice for it; what `advice_widget` returns.
-
-    Attributes:
-        fields: the inputs by name: reads, writes, events, staleness, question.
-        page: the advice, as HTML.
-        box: all of it.
-    """
-
-    def __init__(self, frame: pl.DataFrame) -> None:
-        try:
-            import ipywidgets  # type: ignore[import-untyped]
-        except ModuleNotFoundError as error:
-            raise CqrsLabError(
-                "the advice widget needs ipywidgets; install it with: pip install 'cqrs-lab[lab]'"
-            ) from error
-        self._frame = frame
-        asked = [question for question in QUESTIONS if question in set(frame["question"])]
-        wide = {"style": {"description_width": "12em"}, "layout": {"width": "24em"}}
-        number = ipywidgets.BoundedFloatText
-        self.fields: dict[str, Any] = {
-            "reads": number(value=10, min=0, max=1e6, description="reads a second", **wide),
-            "writes": number(value=1, min=0, max=1e6, description="writes a second", **wide),
-            "events": ipywidgets.BoundedIntText(
-                value=int(frame["events"].max()), min=1, max=10**12, description="events in the log", **wide  # type: ignore[arg-type]
-            ),
-            "staleness": number(value=1, min=0, max=1e6, description="seconds it may be old", **wide),
-            "question": ipywidgets.Dropdown(options=asked, description="question", **wide),
-        }  # fmt: skip
-        self.page = ipywidgets.HTML()
-        for one in self.fields.values():
-            one.observe(self._changed, "value")
-        self.box = ipywidgets.VBox([*self.fields.values(), self.page])
-        self._changed(None)
-
-    def __repr__(self) -> str:
-        return "<advice: what each serving costs under a load, and which one to take>"
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        """The widgets and, for people who only read the notebook, the advice alone."""
-        return {**self.box._repr_mimebundle_(**kwargs), "text/html": self.page.value, "text/plain": repr(self)}
-
-    def _changed(self, _: Any) -> None:
-        try:
-            self.page.value = advise(
-                self._frame, **{name: one.value for name, one in self.fields.items()}
-            )._repr_html_()
-        except CqrsLabError as error:
-            self.page.value = f'<p role="alert">{escape(str(error))}</p>'
-
-
-def advice_widget(frame: pl.DataFrame) -> AdviceWidget:
-    """Return fields for a load, with the advice for it below; a notebook shows them.
-
-    Args:
-        frame: of `compare_latency` or `compare_sizes`, with costs.
-
-    Raises:
-        CqrsLabError: ipywidgets is not installed.
-    """
-    return AdviceWidget(frame)
 
 
 def need(frame: pl.DataFrame, column: str) -> pl.DataFrame:

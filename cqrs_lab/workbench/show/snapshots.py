@@ -1,0 +1,194 @@
+"""Read models as they were: a snapshot at a position, the difference of two, the days of a log.
+
+Owns what a time machine shows, not what is true: it asks `lab.as_of` and `lab.diff`. Writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from html import escape
+from typing import Any
+
+import polars as pl
+
+from cqrs_lab.app import Lab
+from cqrs_lab.errors import UnknownReadModel
+from cqrs_lab.read.past import Past
+from cqrs_lab.read.projection import Model
+from cqrs_lab.shop.orders import STAGES, OrderPlaced
+from cqrs_lab.shop.read_models import order_summary
+from cqrs_lab.sql.names import quote
+from cqrs_lab.workbench.show.pages import bar, html, table, text
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Snapshot:
+    """A read model as it was at a position; a notebook shows it as tables, with a bar for each status.
+
+    Attributes:
+        model: its name.
+        position: the last event that counts.
+        recorded_at: when that event was recorded, UTC; None at position 0.
+        counts: columns status and rows (how many have it); None when the read model has no column status.
+        latest: its latest rows, by the last of its columns that holds times or days, then by key.
+    """
+
+    model: str
+    position: int
+    recorded_at: datetime | None
+    counts: pl.DataFrame | None
+    latest: pl.DataFrame
+
+    def __repr__(self) -> str:
+        return f"<snapshot: {self.model} at position {self.position}>"
+
+    def _repr_html_(self) -> str:
+        when = f", recorded {text(self.recorded_at)} UTC" if self.recorded_at else ""
+        parts = [f"<p><b>{escape(self.model)}</b> at position {self.position:,}{when}</p>"]
+        if self.counts is not None:
+            whole = self.counts["rows"].sum()
+            rows = [[html(status), f"{count:,}", bar(count / whole)] for status, count in self.counts.iter_rows()]
+            parts.append(table([*self.counts.columns, "share"], rows, "rows by status"))
+        return "\n".join([*parts, latest_table(self.latest)] if self.latest.columns else parts)
+
+
+def latest_table(rows: pl.DataFrame) -> str:
+    """Return the latest rows as HTML."""
+    return table(rows.columns, ([html(value) for value in row] for row in rows.iter_rows()), "latest rows")
+
+
+def snapshot(lab: Lab, position: int, *, model: Model | str | None = None, rows: int = 5) -> Snapshot:
+    """Return a read model as it was at a position.
+
+    Args:
+        position: from 0 to `lab.head`.
+        model: a read model, or the name of one; None: the shop's order_summary.
+        rows: how many of its rows to take along; 0 spares the question for them.
+
+    Raises:
+        InvalidMoment: there is no such position.
+        UnknownReadModel, ReadModelRefused: there is no such read model.
+    """
+    past = lab.as_of(position=position)
+    declared = model_of(lab, model)
+    name = quote(declared.name)
+    counts = None
+    if "status" in past.catalog.columns(declared):
+        # In the order in which orders go through them; words of another domain after these, by name.
+        stage = pl.col("status").replace_strict({s: n for n, s in enumerate(STAGES)}, default=len(STAGES))
+        counts = past.sql(f"SELECT status, count(*) AS rows FROM {name} GROUP BY status").pl().sort(stage, "status")
+    return Snapshot(
+        model=declared.name,
+        position=position,
+        recorded_at=_recorded_at(past),
+        counts=counts,
+        latest=latest(lab, position, declared, rows) if rows else pl.DataFrame(),
+    )
+
+
+def latest(lab: Lab, position: int, model: Model, rows: int) -> pl.DataFrame:
+    """Return the latest rows that a read model had at a position (see `Snapshot`)."""
+    past, name = lab.as_of(position=position), quote(model.name)
+    schema = past.sql(f"SELECT * FROM {name} LIMIT 0").pl().schema
+    times = [column for column, kind in schema.items() if kind.is_temporal()]
+    order = [*(f"{quote(column)} DESC NULLS LAST" for column in times[-1:]), *map(quote, model.keys)]
+    return past.sql(f"SELECT * FROM {name} ORDER BY {', '.join(order)} LIMIT {int(rows)}").pl()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Difference:
+    """What is different in a read model between two positions; a notebook shows it as a table.
+
+    Attributes:
+        model: its name.
+        before, after: the positions.
+        counts: how many rows were added, removed and changed, in this order.
+        first: the first rows that differ, as `Lab.diff` gives them.
+    """
+
+    model: str
+    before: int
+    after: int
+    counts: dict[str, int]
+    first: pl.DataFrame
+
+    def __repr__(self) -> str:
+        return f"<difference: {self.model} from position {self.before} to {self.after}>"
+
+    def _repr_html_(self) -> str:
+        said = ", ".join(f"{count:,} {change}" for change, count in self.counts.items())
+        name = escape(self.model)
+        head = f"<p><b>{name}</b> from position {self.before:,} to {self.after:,}: <b>{said}</b></p>"
+        # A row tells what changed; one that came or went tells all that it has.
+        columns = self.first.columns[:-2]
+        rows = [[*map(html, row[:-2]), _what(row[-2], row[-1], columns)] for row in self.first.iter_rows()]
+        return "\n".join([head, table([*columns, "what"], rows, "first rows that differ")]) if rows else head
+
+
+def difference(lab: Lab, before: int, after: int, *, model: Model | str | None = None, rows: int = 5) -> Difference:
+    """Return what is different in a read model between two positions.
+
+    Args:
+        before, after: from 0 to `lab.head`; when the first is the later one, the answer leads back.
+        model: a read model, or the name of one; None: the shop's order_summary.
+        rows: how many of the rows that differ to take along.
+
+    Raises:
+        InvalidMoment: there is no such position.
+        UnknownReadModel, ReadModelRefused: there is no such read model.
+    """
+    declared = model_of(lab, model)
+    found = lab.diff(declared, before, after).pl()
+    counts = dict.fromkeys(("added", "removed", "changed"), 0) | dict(found.group_by("change").len().iter_rows())
+    return Difference(model=declared.name, before=before, after=after, counts=counts, first=found.head(rows))
+
+
+def model_of(lab: Lab, model: Model | str | None) -> Model:
+    """Return the read model to show; the shop's own where none is named.
+
+    Raises:
+        UnknownReadModel: none is named, and the lab has no order_summary; says which there are.
+    """
+    if model is not None:
+        return lab.model(model)
+    catalog = lab.as_of(position=lab.head).catalog
+    known = catalog.known
+    if "order_summary" in known or any(OrderPlaced in decider.events for decider in lab.domain.deciders):
+        return lab.model(known.get("order_summary", order_summary))
+    names = ", ".join(other.name for other in {**catalog.models, **known}.values())
+    there = f"there are {names}" if names else "there are none yet, so declare one: ReadModel(name, key, sql)"
+    raise UnknownReadModel(f"say which read model to show, such as time_machine(lab, model); {there}")
+
+
+def _recorded_at(past: Past) -> datetime | None:
+    rows = past.sql(f"SELECT recorded_at FROM ({_log(past)}) WHERE position = {past.position}").fetchall()
+    return rows[0][0].astimezone(UTC) if rows else None
+
+
+def days(lab: Lab) -> pl.DataFrame:
+    """Return the days on which events were recorded, each with the last position by its end.
+
+    Returns:
+        Columns day (UTC) and position, in order.
+    """
+    past = lab.as_of(position=lab.head)
+    found = past.sql(
+        f"SELECT CAST(recorded_at AS DATE) AS day, max(position) AS position FROM ({_log(past)}) GROUP BY 1"
+    )
+    # A clock that was set back leaves days whose last event comes before the last one of an earlier day.
+    return found.pl().sort("day").with_columns(pl.col("position").cum_max())
+
+
+def _log(past: Past) -> str:
+    tables = (quote(category.table) for category in past.catalog.log.categories.values())
+    return " UNION ALL ".join(f"SELECT position, recorded_at FROM {name}" for name in tables)
+
+
+def _what(before: dict[str, Any] | None, after: dict[str, Any] | None, but: Sequence[str]) -> str:
+    one, other = before or {}, after or {}
+    names = [name for name in (other or one) if name not in but and one.get(name) != other.get(name)]
+    sides = [side for side in (before, after) if side]
+    told = (" → ".join("NULL" if side[name] is None else html(side[name]) for side in sides) for name in names)
+    return "; ".join(f"{escape(name)}: {text}" for name, text in zip(names, told, strict=True))
