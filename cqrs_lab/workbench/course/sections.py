@@ -1,7 +1,7 @@
 """The sections of a notebook: what each holds, which are in the core track, how long a learner takes for them.
 
-Owns three conventions. A heading that ends with "· further" is outside of the core track, with all below it. A
-prediction is "Predict first" in bold. An exercise is a heading with that word.
+Owns three conventions. A heading that ends with "· further" is outside of the core track, with all below it; so is a
+whole notebook whose title does. A prediction is "Predict first" in bold. An exercise is a heading with that word.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def minutes(sections: Iterable[Section]) -> int:
     """Return how many minutes a novice takes for these sections of one notebook: to read, predict, exercise, run."""
     chosen = list(sections)
     words = sum(section.words for section in chosen)
-    predictions, exercises = (sum(getattr(s, name) for s in chosen) for name in ("predictions", "exercises"))
+    predictions, exercises = sum(s.predictions for s in chosen), sum(s.exercises for s in chosen)
     return ceil(words / WORDS_A_MINUTE + PREDICTION * predictions + EXERCISE * exercises + RUN)
 
 
