@@ -1,4 +1,4 @@
-"""The order console sends what a form says and tells what came of it; the lag monitor tells lag, and breaks on demand."""
+"""The order console sends what a form says and tells what came of it; the lag monitor shows lag, and has buttons."""
 
 from __future__ import annotations
 

@@ -133,7 +133,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         with sync_playwright() as playwright:
             flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-            context = browser.new_context(viewport={"width": 1280, "height": 900}, locale="en-GB")
+            # As tall as the notebook: JupyterLab takes cells that cannot be seen out of the page.
+            context = browser.new_context(viewport={"width": 1280, "height": 3600}, locale="en-GB")
             yield Desk(folder, told["url"], told["token"], context)
             browser.close()
     finally:

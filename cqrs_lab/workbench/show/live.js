@@ -5,6 +5,8 @@ const PATIENCE = 6000; // ms without an answer, after which the page says so
 
 function make(tag, attributes = {}, ...children) {
   const one = document.createElement(tag);
+  // Keeps the notebook's shortcuts away. It looks at what has the focus before what that is in, so each one says so.
+  one.setAttribute("data-lm-suppress-shortcuts", "true");
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) one.addEventListener(name.slice(2), value);
     else if (name in one && typeof value === "boolean") one[name] = value;
@@ -28,8 +30,7 @@ function live(model, el, told = () => {}) {
   const trouble = make("div", { class: "cqrs-lab-trouble" });
   const status = make("div", { role: "status", class: "cqrs-lab-status" });
   const body = make("div");
-  // The attribute keeps the notebook's shortcuts away from every key that is pressed in here.
-  const root = make("div", { class: "cqrs-lab", "data-lm-suppress-shortcuts": "true", hidden: true }, body, status);
+  const root = make("div", { class: "cqrs-lab", hidden: true }, body, status);
   el.append(root);
   let count = 0, asked = null, timer = 0, closed = false;
   const queue = [];

@@ -21,13 +21,18 @@ function render({ model, el }) {
   });
   const send = make("button", { type: "submit", class: "cqrs-lab-first" }, "send the command");
   const move = make("button", { type: "button", onclick: () => asked({ ask: "catch up" }, true) }, "move the read models");
-  const form = make("form", { "aria-label": "order" },
+  const form = make("form", { "aria-label": "a command to send" },
     make("fieldset", {}, make("legend", {}, "What to do"), ...choices),
     make("div", { class: "cqrs-lab-row" }, ...Object.values(boxes), send, move));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const values = Object.fromEntries(Object.entries(fields).map(([key, field]) => [key, field.value]));
     asked({ ask: "send", do: picked(), fields: values }, true);
+  });
+  form.addEventListener("keydown", (event) => { // JupyterLab takes from Enter that it sends a form
+    if (event.key !== "Enter" || event.target.tagName !== "INPUT") return;
+    event.preventDefault();
+    form.requestSubmit();
   });
   page.body.append(form, said, page.trouble, shown);
   chosen();

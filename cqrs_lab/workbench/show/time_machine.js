@@ -8,7 +8,7 @@ function render({ model, el }) {
   const counts = make("div", { class: "cqrs-lab-page cqrs-lab-counts" });
   const rows = make("div", { class: "cqrs-lab-page cqrs-lab-rows" });
   const one = handle("position", log.position);
-  const other = handle("compare with", log.compare ?? log.head);
+  const other = handle("other position", log.compare ?? log.head);
   const compare = make("input", { type: "checkbox", onchange: () => moved() });
   compare.checked = log.compare !== null && log.compare !== undefined;
   const compared = named("compare two positions", compare);
@@ -29,7 +29,7 @@ function render({ model, el }) {
   }
 
   function handle(name, value) {
-    const slider = make("input", { type: "range", min: 0, max: log.head, step: 1, "aria-label": name });
+    const slider = make("input", { type: "range", min: 0, max: log.head, step: 1, "aria-label": `${name} in the log` });
     const number = make("input", { type: "number", min: 0, max: log.head, step: 1 });
     const day = make("input", { type: "date" });
     const said = make("output", { "aria-hidden": "true" });
@@ -72,7 +72,7 @@ function render({ model, el }) {
       put(at < 0 ? 0 : log.ends[at]);
       moved();
     });
-    me.box = make("div", { role: "group", "aria-label": name },
+    me.box = make("div", { role: "group", "aria-label": `${name}: slider, number and day` },
       make("div", { class: "cqrs-lab-row" },
         make("div", { class: "cqrs-lab-wide" }, slider),
         named(name === "position" ? "position" : "from position", number),
