@@ -90,9 +90,10 @@ function render({ model, el }) {
     rows.classList.add("cqrs-lab-late");
     page.ask({ ask: "counts", position: one.value }, (answer) => {
       if (answer.counts !== undefined) counts.innerHTML = answer.counts;
+      clearTimeout(rest); // counted from the answer, so that a slow machine does not ask for rows between two steps
+      rest = setTimeout(rested, REST);
     });
     clearTimeout(rest);
-    rest = setTimeout(rested, REST);
   }
 
   function rested() {
