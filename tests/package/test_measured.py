@@ -10,7 +10,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 # What looks at a clock, or reckons with what did.
 MEASURES = {
     "check_claims", "compare_latency", "compare_sizes", "crossover_over_batches", "drive", "lag_history", "median_ms",
-    "monotonic", "perf_counter", "process_time", "query_times", "time_steps", "timed_ms",
+    "beside", "monotonic", "perf_counter", "process_time", "query_times", "time_steps", "timed_ms", "visible_ms",
 }  # fmt: skip
 # Columns of measured frames that hold counts.
 COUNTS = {"events_behind", "ok", "staleness_events"}

@@ -65,6 +65,38 @@ def test_a_notebook_is_committed_executed_and_clean(path: Path) -> None:
     assert faults(json.loads(path.read_text("utf-8")), path.stat().st_size) == []
 
 
+def _title(cell: dict[str, Any], title: str) -> str:
+    """The last heading of a cell, or the one before it."""
+    found = re.findall(r"(?m)^#+ (.*)$", "".join(cell["source"])) if cell["cell_type"] == "markdown" else []
+    return found[-1] if found else title
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_can_be_read_in_a_room(path: Path) -> None:
+    """There are at most 30 code cells (36 where a story is told), and none above 20 lines outside of exercises."""
+    cells, title, long = json.loads(path.read_text("utf-8"))["cells"], "", []
+    for number, cell in enumerate(cells, 1):
+        title = _title(cell, title)
+        lines = "".join(cell["source"]).splitlines()
+        if cell["cell_type"] == "code" and len(lines) > 20 and "exercise" not in title.lower():
+            long.append((number, len(lines)))
+    assert long == []
+    assert sum(cell["cell_type"] == "code" for cell in cells) <= (36 if path.stem[:2] in ("06", "07", "09") else 30)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_terms_of_a_notebook_are_in_the_glossary(path: Path) -> None:
+    """Each link to the glossary names a term that is there, and no term is linked twice."""
+    headings = re.findall(r"(?m)^## (.*)$", (FOLDER / "GLOSSARY.md").read_text("utf-8"))
+    known = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    linked = re.findall(r"GLOSSARY\.md#([\w-]+)", text)
+    assert linked, "no term is linked"
+    assert set(linked) <= known
+    assert len(linked) == len(set(linked))
+
+
 def _notebook(*outputs: dict[str, Any], count: int | None = 1, tags: tuple[str, ...] = ()) -> dict[str, Any]:
     cell = {"cell_type": "code", "source": ["x"], "execution_count": count, "metadata": {"tags": list(tags)}}
     return {"metadata": {"kernelspec": {"name": "python3"}}, "cells": [{**cell, "outputs": list(outputs)}]}

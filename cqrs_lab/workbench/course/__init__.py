@@ -7,11 +7,14 @@ from cqrs_lab.workbench.course.stage import (
     Repeatable,
     die_before_checkpoint,
     early_shop,
+    outcome,
     power_cut,
     repeatable,
     run_apart,
     stocked_shop,
 )
+from cqrs_lab.workbench.measure.beside import beside
+from cqrs_lab.workbench.measure.polling import visible_ms
 from cqrs_lab.workbench.measure.timing import median_ms
 
 __all__ = [
@@ -19,13 +22,16 @@ __all__ = [
     "PowerCut",
     "Repeatable",
     "ServedShop",
+    "beside",
     "breakdown",
     "die_before_checkpoint",
     "early_shop",
     "median_ms",
+    "outcome",
     "power_cut",
     "repeatable",
     "run_apart",
     "served_shop",
     "stocked_shop",
+    "visible_ms",
 ]

@@ -14,13 +14,22 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
 from textwrap import dedent
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 from uuid import UUID
 
 from cqrs_lab.app import Lab
 from cqrs_lab.domain import Domain
+from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.messages import Command, Event, Money
-from cqrs_lab.shop import OrderLine, PaymentGateway, PayOrder, PlaceOrder, StockProduct
+from cqrs_lab.shop import (
+    OrderLine,
+    PaymentGateway,
+    PayOrder,
+    PlaceOrder,
+    SimulatedGateway,
+    StockProduct,
+    order_summary,
+)
 from cqrs_lab.shop.orders import value
 from cqrs_lab.shop.whole import shop_domain
 from cqrs_lab.store.connect import MEMORY
@@ -94,6 +103,27 @@ def stocked_shop(
     lab.send_many([StockProduct(product_id=product, quantity=quantity) for product, quantity in units.items()])
     lab.follow("fulfilment")
     return lab
+
+
+_FREE = ReadModel(
+    "free_stock",
+    key="product_id",
+    sql="""
+    SELECT product_id, sum(CASE type WHEN 'StockReserved' THEN -quantity ELSE quantity END)::BIGINT AS free
+    FROM product_events WHERE type <> 'PriceChanged' GROUP BY product_id
+    """,
+)
+
+
+def outcome(lab: Lab, gateway: SimulatedGateway, order_id: str = "o-1") -> dict[str, Any]:
+    """Return how the story of an order ended.
+
+    Returns:
+        status of the order, free (product -> units that are not reserved), and charged: what the customer is out of.
+    """
+    order = lab.serve(order_summary, as_="view").get(order_id)
+    free = {row["product_id"]: row["free"] for row in lab.serve(_FREE, as_="view").rows().dicts()}
+    return {"status": order and order["status"], "free": free, "charged": float(gateway.charged(order_id))}
 
 
 def run_apart(function: Callable[..., object], *arguments: object) -> int:
