@@ -1,7 +1,7 @@
 """A log that no machine holds: generated, sealed and replayed within a bound of memory; and what spreading costs.
 
 Use: python -m benchmarks.scale --events 100_000_000 [--memory 8] [--partitions 32] [--workers 2] [--folder FOLDER]
-     python -m benchmarks.scale --shop 2_000_000     each read model of the shop, rebuilt, and replayed by 1 and 2
+     python -m benchmarks.scale --shop 2_000_000      every read model of the shop: rebuild; replay by 1 and 2 workers
 
 The large log is made by SQL and goes into the partitions some millions of events at a time, as a seal writes them: the
 keys of a store of a hundred million events alone would take the memory that is allowed. Four events for each order, a

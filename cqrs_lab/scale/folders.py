@@ -6,6 +6,7 @@ of the extra `scale`, and the package for that protocol.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -16,7 +17,7 @@ from uuid import uuid4
 
 from cqrs_lab.errors import ExtraMissing, SealDamaged, StoreError, StoreFull
 
-_FULL = (28, 122)  # ENOSPC, EDQUOT
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 class Folder:
@@ -141,6 +142,12 @@ class Folder:
             else:
                 self._fs.rm_file(self.place(name))
 
+    def make(self) -> None:
+        """Make it, where it is missing."""
+        if self._fs is None:
+            with told(self.address):
+                os.makedirs(self._root, exist_ok=True)
+
     def clear(self) -> None:
         """Remove it and all that is in it."""
         if self._fs is None:
@@ -160,10 +167,15 @@ class told:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, OSError) and is_full(error):
             raise StoreFull(f"there is no room left in {self._where}; make room and ask again") from error
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
             raise StoreError(f"{self._where} cannot be used: {error.strerror or error}") from error
+
+
+def is_full(error: OSError) -> bool:
+    """Return whether the system says that there is no room left."""
+    return error.errno in _FULL
 
 
 def checksum(path: str | os.PathLike[str]) -> str:

@@ -48,7 +48,7 @@ def replay(
         scratch: a folder, or an address, for rows on their way: every worker has to reach it. None: a temporary folder
             here, with a client of your own one in the sealed folder. It is emptied when the rows are no longer used.
         memory: how much DuckDB may take in one task, such as "2GB"; None: a share of what the worker has.
-        progress: show a progress bar, in a notebook or a terminal.
+        progress: show a progress bar for each stage, in a notebook or a terminal.
 
     Returns:
         The rows: `.pl() .df() .arrow() .write(folder)`; `.spread` and `.reason` say how the work was spread.
@@ -61,6 +61,8 @@ def replay(
         ProjectionFailed: two rows have one key.
         ReplayFailed: workers were lost again and again, or do not fit together.
     """
+    if not isinstance(model, ReadModel):
+        raise ReadModelRefused(f"{model!r} is no ReadModel; a replay makes the rows of a SELECT, in no other way")
     folder, manifest = load(sealed)
     began = time.perf_counter()
     models: dict[str, ReadModel] = {}
@@ -118,14 +120,11 @@ def _check_calls(database: Database, spreader: Spreader, model: ReadModel) -> No
 def _scratch(sealed: Folder, given: str | os.PathLike[str] | None, *, is_ours: bool) -> Folder:
     if given is not None:
         space = Folder(given).inside(f"replay-{uuid4().hex[:12]}")
-    elif is_ours or not sealed.is_local:
-        if not is_ours:
-            return sealed.inside(f"replays/{uuid4().hex[:12]}")
-        return Folder(tempfile.mkdtemp(prefix="cqrs_lab-replay-"))
+    elif is_ours:
+        space = Folder(tempfile.mkdtemp(prefix="cqrs_lab-replay-"))
     else:
         space = sealed.inside(f"replays/{uuid4().hex[:12]}")
-    if space.is_local:
-        os.makedirs(space.place(""), exist_ok=True)
+    space.make()
     return space
 
 

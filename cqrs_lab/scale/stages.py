@@ -8,6 +8,8 @@ Dask carries the tasks and what they say of themselves.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -227,8 +229,9 @@ class Run:
         from distributed.scheduler import KilledWorker
 
         done: dict[str, Done] = {}
-        futures = [self.client.submit(work, task, pure=False) for task in tasks]
+        futures: list[Any] = []
         try:
+            futures += [self.client.submit(work, task, pure=False) for task in tasks]
             bar = tqdm(total=len(tasks), desc=f"{what} {spread.model.name}", unit="task", disable=not self.progress)
             with bar:
                 for future in as_completed(futures):  # type: ignore[no-untyped-call]
@@ -239,12 +242,16 @@ class Run:
                 f"the replay of {spread.model.name} was given up: workers that ran one of its tasks were lost again "
                 "and again, most likely for want of memory. Seal with more partitions, or give workers more memory"
             ) from error
-        except (OSError, TimeoutError) as error:
+        except CqrsLabError:
+            raise
+        except (Exception, CancelledError) as error:
             raise ReplayFailed(
-                f"the replay of {spread.model.name} lost its cluster: {error}. Start it again"
+                f"the replay of {spread.model.name} did not come to its end: {type(error).__name__}: {error}. Look "
+                "whether the cluster is there, and has this version of cqrs_lab everywhere"
             ) from error
         finally:
-            self.client.cancel(futures)
+            with suppress(Exception):  # the cluster may be gone
+                self.client.cancel(futures)
         found = [done[future.key] for future in futures]
         if len({one.duckdb for one in found}) > 1:
             versions = ", ".join(sorted({one.duckdb for one in found}))

@@ -18,7 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 from cqrs_lab.errors import CqrsLabError
-from cqrs_lab.scale.folders import Folder
+from cqrs_lab.scale.folders import Folder, is_full
 from cqrs_lab.scale.manifest import SealedCategory
 from cqrs_lab.scale.reading import Files, show_events, stored_view
 from cqrs_lab.sql.names import literal, quote
@@ -105,6 +105,10 @@ def work(task: Task) -> Done | Failed:
         return _work(task)
     except CqrsLabError as error:
         return Failed(type(error).__name__, str(error))
+    except OSError as error:
+        if is_full(error):
+            return Failed("StoreFull", f"there is no room left in {task.scratch}; make room and ask again")
+        return Failed("ReplayFailed", f"{error}. Every worker has to reach {task.scratch}; name another scratch=")
 
 
 def _work(task: Task) -> Done:

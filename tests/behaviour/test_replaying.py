@@ -19,6 +19,7 @@ from cqrs_lab.errors import (
     NotServed,
     ProjectionFailed,
     ReadModelRefused,
+    ReplayFailed,
     RowsRefused,
     SealDamaged,
     StoreError,
@@ -127,6 +128,30 @@ def test_a_read_model_that_cannot_be_replayed(sealed: Path, client: Any) -> None
         replay(sealed, ReadModel("inexact", "order_id", inexact), client)
     with pytest.raises(ProjectionFailed, match="two rows of events have the key order_id = 'o-"):
         replay(sealed, ReadModel("events", "order_id", "SELECT order_id, version FROM order_events"), client)
+
+
+def test_what_is_no_select_cannot_be_replayed(sealed: Path, client: Any) -> None:
+    """A name, or a projection in Python, is refused."""
+    with pytest.raises(ReadModelRefused, match="'daily_orders' is no ReadModel"):
+        replay(sealed, "daily_orders", client)  # type: ignore[arg-type]
+
+
+def test_a_bar_shows_how_far_a_replay_is(sealed: Path, client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """With progress each stage has a bar; without, nothing is written."""
+    replay(sealed, daily_orders, client)
+    assert capsys.readouterr().err == ""
+    replay(sealed, daily_orders, client, progress=True)
+    shown = capsys.readouterr().err
+    assert "fold daily_orders: 100%" in shown
+    assert "combine daily_orders: 100%" in shown
+
+
+def test_a_cluster_that_goes_is_one_error(sealed: Path) -> None:
+    """A replay whose cluster is closed says so, and does not wait for ever."""
+    with Client(n_workers=1, processes=False, dashboard_address=None) as gone:
+        pass
+    with pytest.raises(ReplayFailed, match=r"Look\s+whether the cluster is there"):
+        replay(sealed, daily_orders, gone, memory="500MB")
 
 
 def test_a_failing_select_is_one_error(sealed: Path, client: Any) -> None:

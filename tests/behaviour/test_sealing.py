@@ -10,10 +10,11 @@ from uuid import uuid4
 
 import pyarrow.parquet as pq
 import pytest
+from dask.distributed import Client
 
-from cqrs_lab import Decider, Domain, Event, Lab, open_shop
+from cqrs_lab import Decider, Domain, Event, Lab, ReadModel, open_shop
 from cqrs_lab.errors import InvalidMoment, RowsRefused, SealDamaged, StoreError, StoreFormatError, StoreMissing
-from cqrs_lab.scale import seal, verify
+from cqrs_lab.scale import replay, seal, verify
 from cqrs_lab.scale.folders import Folder
 from cqrs_lab.scale.manifest import load
 from cqrs_lab.shop import RegisterCustomer
@@ -205,7 +206,7 @@ class Moved2(Event):
     upcasts: ClassVar[Any] = {1: {"metres": "km * 1000"}}
     box: str
     metres: int
-    by: str = "van"
+    carrier: str = "van"
 
 
 Moved2.__name__ = "Moved"
@@ -229,6 +230,11 @@ def test_versions_are_sealed_as_they_are_and_lifted_as_declared(tmp_path: Path) 
         assert "km * 1000" in box.lifted
         assert [*box.shown] == [*lab.events_table("box").columns]
         assert [row["km"] for row in rows_of(tmp_path / "log", "box_events")] == [2, None]
+        way = ReadModel("way", "box", "SELECT box, sum(metres) AS m, count(carrier) AS n FROM box_events GROUP BY box")
+        with Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as client:
+            rows = replay(tmp_path / "log", way, client)
+        assert rows.pl().rows() == lab.serve(way).pl().rows() == [("b-1", 2070, 2)]
+        lab.serve(way).adopt(rows)
     assert first.categories["box"].columns != box.columns
     assert verify(tmp_path / "log") == []
 
