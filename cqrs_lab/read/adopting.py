@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from cqrs_lab.errors import NotServed, RowsRefused
 from cqrs_lab.ivm.read_model import ReadModel
+from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.differences import columns_of
 from cqrs_lab.read.stored import Stored
 from cqrs_lab.sql.names import quote
@@ -65,21 +66,20 @@ class Replayed(Protocol):
         """Give a database the rows, for a block; yields the SELECT of them as they are stored."""
 
 
-def adopt(stored: Stored, rows: Replayed) -> int:
+def adopt(catalog: Catalog, stored: Stored, rows: Replayed) -> int:
     """Take rows over as those of a projection, and return the position that it is at.
 
     Raises:
         NotServed: what is served is no projection of a SELECT.
         RowsRefused: they are not the rows of this read model over this log; the old ones stay.
     """
-    model, catalog = stored.model, stored.catalog
-    log, database = catalog.log, catalog.log.database
+    model, log, database = stored.model, catalog.log, catalog.log.database
     if stored.as_ != "projection" or not isinstance(model, ReadModel):
         raise NotServed(
             f"{model.name} as {stored.as_} cannot adopt rows; only the projection of a SELECT does: "
             f"lab.serve({model.name}).adopt(rows)"
         )
-    _check_model(stored, rows)
+    _check_model(catalog, model, rows)
     with log.memory.building():  # nothing is erased meanwhile
         _check_log(log, rows)
         with rows.attached(database) as select:
@@ -92,8 +92,7 @@ def adopt(stored: Stored, rows: Replayed) -> int:
             return stored.take(select, rows.position)
 
 
-def _check_model(stored: Stored, rows: Replayed) -> None:
-    model, catalog = stored.model, stored.catalog
+def _check_model(catalog: Catalog, model: ReadModel, rows: Replayed) -> None:
     if rows.fingerprint != catalog.fingerprint(model):
         raise RowsRefused(
             f"the rows are those of another {model.name}: its SELECT, key, layers or upcasts have changed, or they "

@@ -130,7 +130,7 @@ class Running:
 
     def adopt(self, stored: Stored, rows: Replayed) -> int:
         """Take rows over that were made elsewhere, and note how that went (see `Served.adopt`)."""
-        reached = self._noting(stored, lambda: adopt(stored, rows))
+        reached = self._noting(stored, lambda: adopt(self.catalog, stored, rows))
         if self._memory.open is None:
             remake(self.catalog, [stored.model])
         return reached
