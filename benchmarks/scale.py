@@ -155,6 +155,7 @@ def sealed(folder: Path, events: int, partitions: int, memory: float) -> Manifes
         "customer": partial(_customers, categories["customer"], customers),
         "order": partial(_orders, categories["order"], customers),
     }
+    folder.mkdir(parents=True, exist_ok=True)
     database = Database.open(folder / "chunk.duckdb", threads=os.cpu_count())
     place, manifest = Folder(folder), None
     try:
