@@ -79,6 +79,7 @@ class Manifest:
         duckdb: the version that made the digests.
         seals: how often was sealed.
         categories: by name.
+        folder: the path or address of the folder that it stands in.
     """
 
     position: int
@@ -87,6 +88,13 @@ class Manifest:
     seals: int
     categories: dict[str, SealedCategory]
     format: int = FORMAT
+    folder: str = field(default="", compare=False)
+
+    def __repr__(self) -> str:
+        return (
+            f"<{self.events:,} events up to position {self.position:,}, sealed in {self.partitions} partitions: "
+            f"{len(self.files)} files of {self.bytes:,} bytes>"
+        )
 
     @property
     def events(self) -> int:
@@ -128,7 +136,9 @@ class Manifest:
 
 def write(folder: Folder, manifest: Manifest) -> None:
     """Write a manifest into a folder, in the place of the one that is there."""
-    folder.write(NAME, json.dumps(asdict(manifest), indent=1).encode())
+    said = asdict(manifest)
+    del said["folder"]  # it may be moved
+    folder.write(NAME, json.dumps(said, indent=1).encode())
 
 
 def find(folder: Folder) -> Manifest | None:
@@ -148,20 +158,26 @@ def find(folder: Folder) -> Manifest | None:
                 f"{folder.place(NAME)} has the format {said['format']}; this version reads {FORMAT}. Read it with the "
                 "version of cqrs_lab that wrote it, or seal the log again into a new folder"
             )
-        return Manifest(**{**said, "categories": {name: _category(one) for name, one in said["categories"].items()}})
+        categories = {name: _category(one) for name, one in said["categories"].items()}
+        return Manifest(**{**said, "categories": categories, "folder": folder.address})
     except (ValueError, KeyError, TypeError) as error:
         raise SealDamaged(
             f"{folder.place(NAME)} is damaged: {error}. Put a copy of it back, or seal the log again into a new folder"
         ) from error
 
 
-def load(address: str | os.PathLike[str] | Folder) -> tuple[Folder, Manifest]:
-    """Return a folder and the manifest in it; arguments and errors as of `find`.
+def load(address: str | os.PathLike[str] | Manifest) -> tuple[Folder, Manifest]:
+    """Return a folder and the manifest in it; errors as of `find`.
+
+    Args:
+        address: of the folder, or a manifest that stands in it.
 
     Raises:
         StoreMissing: there is none.
     """
-    folder = address if isinstance(address, Folder) else Folder(address)
+    if isinstance(address, Manifest):
+        return Folder(address.folder), address
+    folder = Folder(address)
     found = find(folder)
     if found is None:
         raise StoreMissing(f"{folder} holds no sealed log: there is no {NAME} in it. Make one with seal(lab, folder)")

@@ -16,7 +16,7 @@ from uuid import uuid4
 from cqrs_lab.errors import ExtraMissing, QueryFailed, ReadModelRefused
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.scale.folders import Folder
-from cqrs_lab.scale.manifest import load
+from cqrs_lab.scale.manifest import Manifest, load
 from cqrs_lab.scale.reading import described
 from cqrs_lab.scale.rows import Replayed
 from cqrs_lab.scale.spreading import Spreader
@@ -29,7 +29,7 @@ _LEAST, _MOST = 256, 4096  # MB
 
 
 def replay(
-    sealed: str | os.PathLike[str],
+    sealed: str | os.PathLike[str] | Manifest,
     model: ReadModel,
     client: Any = None,
     *,
@@ -41,7 +41,7 @@ def replay(
     """Make the rows of a read model from a sealed log, its partitions side by side.
 
     Args:
-        sealed: the folder of a sealed log, or its address.
+        sealed: what `seal` returned, or the folder of a sealed log, or its address.
         model: the read model.
         client: a `dask.distributed.Client`; None starts a worker for each processor of this machine, and ends them.
         over: read models that it is built on, where it does not name them itself.
@@ -145,7 +145,7 @@ def connected(client: Any) -> Iterator[Any]:
         return
     with (
         LocalCluster(  # type: ignore[no-untyped-call]
-            n_workers=os.cpu_count() or 1, threads_per_worker=1, dashboard_address=None, silence_logs=50
+            n_workers=os.cpu_count() or 1, threads_per_worker=1, dashboard_address=":0", silence_logs=50
         ) as cluster,
         Client(cluster) as own,  # type: ignore[no-untyped-call]
     ):

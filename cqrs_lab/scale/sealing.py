@@ -52,7 +52,8 @@ def seal(lab: Logged, folder: str | os.PathLike[str], partitions: int = 32, to: 
         to: the last position; the head when None.
 
     Returns:
-        The manifest: `.position`, `.events`, `.bytes`, `.partitions`, `.files`, `.categories`.
+        The manifest, which `replay` and `verify` take as well as the folder: `.position`, `.events`, `.bytes`,
+        `.partitions`, `.files`, `.categories`.
 
     Raises:
         InvalidMoment: the position is not in the log, or before what is sealed.
@@ -179,7 +180,8 @@ class Sealing:
                 personal in them, with their stream_no.
         """
         sealed = {name: self._one(name, one, partial(selects, name)) for name, one in categories.items()}
-        manifest = Manifest(to, self._partitions, version(self._database), self._number, sealed)
+        by, place = version(self._database), self._folder.address
+        manifest = Manifest(to, self._partitions, by, self._number, sealed, folder=place)
         write(self._folder, manifest)
         for name, one in manifest.categories.items():  # files of a seal that was interrupted, or with erased values
             kept = {file.name for file in (*one.files, *one.personal_files)}
@@ -228,7 +230,7 @@ class Sealing:
         return found
 
 
-def verify(folder: str | os.PathLike[str]) -> list[str]:
+def verify(folder: str | os.PathLike[str] | Manifest) -> list[str]:
     """Return what is damaged in a sealed log, a sentence for each file; nothing when all is as it was written.
 
     Every byte is read.

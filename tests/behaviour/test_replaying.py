@@ -25,7 +25,7 @@ from cqrs_lab.errors import (
     StoreError,
     StoreMissing,
 )
-from cqrs_lab.scale import replay, seal
+from cqrs_lab.scale import replay, seal, verify
 from cqrs_lab.scale.manifest import load, write
 from cqrs_lab.shop import (
     CancelOrder,
@@ -44,7 +44,7 @@ from cqrs_lab.workbench import Workload, generate
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
     """A client whose workers are threads of this process."""
-    with Client(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as client:
+    with Client(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as client:
         yield client
 
 
@@ -130,6 +130,17 @@ def test_a_read_model_that_cannot_be_replayed(sealed: Path, client: Any) -> None
         replay(sealed, ReadModel("events", "order_id", "SELECT order_id, version FROM order_events"), client)
 
 
+def test_what_a_seal_returns_can_be_replayed(lab: Lab, client: Any, tmp_path: Path) -> None:
+    """The manifest stands for its folder, also when that has moved since and was opened again."""
+    sealed = seal(lab, tmp_path / "log", partitions=2)
+    told = replay(sealed, daily_orders, client).pl()
+    assert told.equals(lab.serve(daily_orders).pl())
+    assert verify(sealed) == []
+    assert "in 2 partitions" in repr(sealed)
+    (tmp_path / "log").rename(tmp_path / "moved")
+    assert replay(tmp_path / "moved", daily_orders, client).pl().equals(told)
+
+
 def test_what_is_no_select_cannot_be_replayed(sealed: Path, client: Any) -> None:
     """A name, or a projection in Python, is refused."""
     with pytest.raises(ReadModelRefused, match="'daily_orders' is no ReadModel"):
@@ -148,7 +159,7 @@ def test_a_bar_shows_how_far_a_replay_is(sealed: Path, client: Any, capsys: pyte
 
 def test_a_cluster_that_goes_is_one_error(sealed: Path) -> None:
     """A replay whose cluster is closed says so, and does not wait for ever."""
-    with Client(n_workers=1, processes=False, dashboard_address=None) as gone:
+    with Client(n_workers=1, processes=False, dashboard_address=":0") as gone:
         pass
     with pytest.raises(ReplayFailed, match=r"Look\s+whether the cluster is there"):
         replay(sealed, daily_orders, gone, memory="500MB")

@@ -231,7 +231,7 @@ def test_versions_are_sealed_as_they_are_and_lifted_as_declared(tmp_path: Path) 
         assert [*box.shown] == [*lab.events_table("box").columns]
         assert [row["km"] for row in rows_of(tmp_path / "log", "box_events")] == [2, None]
         way = ReadModel("way", "box", "SELECT box, sum(metres) AS m, count(carrier) AS n FROM box_events GROUP BY box")
-        with Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as client:
+        with Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as client:
             rows = replay(tmp_path / "log", way, client)
         assert rows.pl().rows() == lab.serve(way).pl().rows() == [("b-1", 2070, 2)]
         lab.serve(way).adopt(rows)

@@ -33,7 +33,7 @@ def lab() -> Iterator[Lab]:
 @pytest.fixture
 def cluster() -> Iterator[Any]:
     """A cluster of two processes that is lost in the test."""
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=60) as made:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=60) as made:
         yield made
 
 
@@ -120,7 +120,7 @@ def disk_full_in_a_replay(folder: Path) -> None:
     with open_shop(threads=1) as lab:
         fill(lab, 0, 9000)
         seal(lab, log, partitions=2)
-        with Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as client:
+        with Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as client:
             with pytest.raises(StoreFull, match="customer_contacts"):
                 replay(log, customer_contacts, client, scratch=folder)
             assert [*folder.iterdir()] == []

@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--from", dest="first", type=int, default=0)
     given = parser.parse_args()
     spreads: Counter[str] = Counter()
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster) as client:
         for seed in itertools.count(given.first):
             for one in spreadings(case_of(seed), client):
                 spreads[one.spread] += 1

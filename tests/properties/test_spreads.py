@@ -28,7 +28,7 @@ MERGED = {"daily_orders", "product_demand"}
 def client() -> Iterator[Any]:
     """A client of two processes."""
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         yield client
