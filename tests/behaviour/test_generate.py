@@ -161,4 +161,4 @@ def test_the_check_of_an_import_says_what_is_missing():
     assert "✓ three orders came in" in str(seen)
     assert "✗ status is right: of order 1 it is PENDING, not SHIPPED" in str(seen)
     assert "✗ created_at is right: of order 3 it is 2025-03-30 02:30" in str(seen)
-    assert "✗ your functions run: InvalidTable" in str(check_import(sales()))
+    assert "✗ your code runs: InvalidTable" in str(check_import(sales()))

@@ -69,7 +69,7 @@ def test_without_its_offsets_a_ticket_would_be_solved_before_it_was_answered(
         ("    WHERE type = 'Solved'", "", "✗ what is solved again counts for whoever solved it: None has"),
         ("type IN ('Solved', 'Reopened')", "true", "✗ what is solved again"),
         ("came_back\n", "back\n", "✗ its columns are agent, solved, came_back: they are agent, solved, back"),
-        ("GROUP BY", "ORDER BY", "✗ your functions run"),
+        ("GROUP BY", "ORDER BY", "✗ your code runs"),
     ],
 )
 def test_the_check_of_what_came_back_says_what_is_missing(right: str, wrong: str, said: str) -> None:

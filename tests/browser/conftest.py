@@ -139,7 +139,11 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
             browser.close()
     finally:
         server.terminate()
-        server.wait(SECONDS)
+        try:
+            server.wait(60)
+        except subprocess.TimeoutExpired:  # it waits for kernels that a busy machine does not let end
+            server.kill()
+            server.wait()
 
 
 def _read(file: Path) -> dict | None:
