@@ -1,6 +1,6 @@
 """A log that no machine holds: generated, sealed and replayed within a bound of memory; and what spreading costs.
 
-Use: python -m benchmarks.scale --events 100_000_000 [--memory 8] [--partitions 32] [--workers 2] [--folder FOLDER]
+Use: python -m benchmarks.scale --events 100_000_000 [--memory 8] [--partitions 32] [--workers 2] [--models NAME …]
      python -m benchmarks.scale --shop 2_000_000      every read model of the shop: rebuild; replay by 1 and 2 workers
 
 The large log is made by SQL and goes into the partitions some millions of events at a time, as a seal writes them: the
@@ -29,7 +29,7 @@ from cqrs_lab.scale import Manifest, replay, seal, verify
 from cqrs_lab.scale.folders import Folder
 from cqrs_lab.scale.manifest import SealedCategory, load
 from cqrs_lab.scale.sealing import Sealing, described
-from cqrs_lab.shop import customer_value, daily_orders, order_facts, product_demand, shop_domain
+from cqrs_lab.shop import daily_orders, shop_domain
 from cqrs_lab.store.database import Database
 from cqrs_lab.workbench import Workload, generate
 
@@ -186,7 +186,7 @@ def cluster(workers: int, memory: float) -> Any:
     )
 
 
-def large(events: int, partitions: int, workers: int, memory: float, folder: Path) -> None:
+def large(events: int, partitions: int, workers: int, memory: float, folder: Path, models: list[str]) -> None:
     """Generate, seal and replay a large log within some memory."""
     from dask.distributed import Client
 
@@ -199,7 +199,7 @@ def large(events: int, partitions: int, workers: int, memory: float, folder: Pat
     with timed(watched, "verify", events):
         assert verify(folder / "log") == []
     with cluster(workers, memory - 1) as machines, Client(machines) as client:  # type: ignore[no-untyped-call]
-        for model in (daily_orders, product_demand, order_facts, customer_value):
+        for model in (model for model in shop_domain().read_models if model.name in models):
             with timed(watched, f"replay {model.name}", events):
                 rows = replay(folder / "log", model, client, scratch=folder / "scratch")
             size = sum(file.stat().st_size for file in (folder / "scratch").rglob("*.duckdb"))
@@ -251,6 +251,8 @@ def main() -> None:
     parser.add_argument("--partitions", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", type=Path)
+    some = ["daily_orders", "order_facts", "customer_value", "product_demand"]
+    parser.add_argument("--models", nargs="+", default=some)
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="cqrs_lab-scale-"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -258,7 +260,7 @@ def main() -> None:
         if given.shop:
             shop(given.shop, given.partitions, given.memory, folder)
         if given.events:
-            large(given.events, given.partitions, given.workers, given.memory, folder)
+            large(given.events, given.partitions, given.workers, given.memory, folder, given.models)
     finally:
         if given.folder is None:
             shutil.rmtree(folder, ignore_errors=True)

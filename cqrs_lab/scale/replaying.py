@@ -6,6 +6,7 @@ Owns the call, the cluster, and what is refused before anything is done.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -144,12 +145,29 @@ def connected(client: Any) -> Iterator[Any]:
         yield client
         return
     with (
+        _without_main(),
         LocalCluster(  # type: ignore[no-untyped-call]
             n_workers=os.cpu_count() or 1, threads_per_worker=1, dashboard_address=":0", silence_logs=50
         ) as cluster,
         Client(cluster) as own,  # type: ignore[no-untyped-call]
     ):
         yield own
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Have processes started that do not import the program which starts them: tasks need nothing of it.
+
+    Each of them would otherwise run a script again that has no `if __name__ == "__main__"`, up to this very call.
+    """
+    main = vars(sys.modules["__main__"])
+    hidden: dict[str, Any] = {name: main[name] for name in ("__file__", "__spec__") if name in main}
+    main.pop("__file__", None)
+    main["__spec__"] = None
+    try:
+        yield
+    finally:
+        main.update(hidden)
 
 
 def _memory(client: Any) -> str:

@@ -214,6 +214,27 @@ for ask in (lambda: replay(sys.argv[1], daily_orders), lambda: verify("s3://x"))
     assert all("pip install 'cqrs-lab[scale]'" in line for line in said[1:])
 
 
+def test_a_plain_script_can_replay(tmp_path: Path) -> None:
+    """A script starts workers of its own, though nothing in it is guarded, and each line of it runs once."""
+    code = """
+import sys
+from cqrs_lab import open_shop
+from cqrs_lab.scale import replay, seal
+from cqrs_lab.shop import daily_orders
+from cqrs_lab.workbench import Workload, generate
+print("begun")
+with open_shop(threads=1) as lab:
+    generate(lab, Workload(orders=30, seed=1))
+    rows = replay(seal(lab, sys.argv[1], partitions=2), daily_orders)
+    print(rows.pl().equals(lab.serve(daily_orders).pl()), __file__ == sys.argv[0])
+"""
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    asked = [sys.executable, str(script), str(tmp_path / "log")]
+    said = subprocess.run(asked, env=environment(), capture_output=True, text=True, check=True, timeout=120)
+    assert said.stdout.split() == ["begun", "True", "True"]
+
+
 # -- adopting --------------------------------------------------------------------------------------------------------
 
 MODELS = [order_facts, order_summary, order_list, customer_value, daily_orders, product_demand, delivery_times]
