@@ -158,7 +158,7 @@ def open_log(
             report.left_out.append(name)
             continue
         values, kind = _typed(values, zone)
-        safe = _safe(name, taken, of_case=_is_of_case(made["id"], values))
+        safe = _safe(name, taken, of_case=_is_of_case(made["id"], values, report.cases))
         report.columns[name], declared[safe] = safe, kind
         made = made.with_columns(values.alias(safe))
     made = _ordered(made, frame, recorded, zone, file, report)
@@ -287,9 +287,8 @@ def _typed(values: pl.Series, zone: str | None) -> tuple[pl.Series, Any]:
     return values.cast(pl.String, strict=False), str
 
 
-def _is_of_case(ids: pl.Series, values: pl.Series) -> bool:
+def _is_of_case(ids: pl.Series, values: pl.Series, cases: int) -> bool:
     """Whether a value never varies within a case, and there are cases of several events."""
-    cases = ids.n_unique()
     # Distinct pairs, and not a count for each case: 0.05 s instead of 0.16 s for 540,000 events.
     return cases < len(ids) and pl.DataFrame({"id": ids, "value": values}).unique().height == cases
 
