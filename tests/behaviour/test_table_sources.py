@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import duckdb
 import polars as pl
+import pyarrow as pa
 import pytest
 from pydantic import Field
 
@@ -217,3 +218,13 @@ def test_a_field_may_have_the_name_of_anything_inside(name: str) -> None:
             lab.catch_up()
         assert [one.rows().fetchall() for one in served] == [[("a", 3), ("b", 3)]] * 2
         assert lab.history(model, "a").pl()[name].to_list() == [1, 3]
+
+
+def test_two_columns_of_one_name_are_refused() -> None:
+    """Which of the two is meant cannot be told, so nothing is stored."""
+    names = ["id", "type", "occurred_at", "grams", "grams"]
+    table = pa.table([["a"], ["Weighed"], ["2026-01-05T09:00Z"], [1], [2]], names=names)
+    with scale() as lab:
+        with pytest.raises(InvalidTable, match="two columns have the same name"):
+            lab.append_table("thing", table)
+        assert lab.head == 0
