@@ -57,10 +57,9 @@ def open_store(path: str | os.PathLike[str], *, read_only: bool = False) -> Lab:
         raise StoreMissing(f"{path} does not exist; open_log or Lab make a store")
     database = Database.open(path, read_only=read_only)
     try:
-        domain = _declared(database)
+        return Lab(path, domain=_declared(database), read_only=read_only)  # joins what is open: the file is read once
     finally:
         database.release()
-    return Lab(path, domain=domain, read_only=read_only)
 
 
 def event_class(
