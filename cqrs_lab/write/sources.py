@@ -53,6 +53,11 @@ def _place(file: str | None, line: int | None, column: str | None) -> str:
     return ": ".join([", ".join(part for part in place if part), ""]).removeprefix(": ")
 
 
+def in_rows(count: int) -> str:
+    """Say in how many rows something is wrong, of which the first is named; nothing when that is the only one."""
+    return f" (so it is in {count:,} rows)" if count > 1 else ""
+
+
 class Problems:
     """What is wrong with a table, so that one error tells all of it, of rows the first that breaks each rule.
 
@@ -74,8 +79,7 @@ class Problems:
         if found.height:
             value = found[column][0]
             shown = "it is empty" if value is None else f"it is {str(value)[:200]!r}"
-            others = f" (so it is in {found.height:,} rows)" if found.height > 1 else ""
-            self.add(f"{shown}, but the rule is that it {rule}{others}", found[LINE][0], column)
+            self.add(f"{shown}, but the rule is that it {rule}{in_rows(found.height)}", found[LINE][0], column)
 
     def need(self, frame: pl.DataFrame, columns: Sequence[str]) -> None:
         """Note columns that are missing."""

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from cqrs_lab.errors import ImportFailed, InvalidTable
 from cqrs_lab.messages import unwrap
 from cqrs_lab.store.categories import Category
-from cqrs_lab.write.sources import LINE, UTC, Relation, Source, as_frame, moments
+from cqrs_lab.write.sources import LINE, UTC, Relation, Source, as_frame, in_rows, moments
 
 ROW = "_row"  # number of the row, counted from 1; added to the table under this name
 _TIMES: Mapping[str, Any] = {"occurred_at": datetime, "recorded_at": datetime}
@@ -173,10 +173,9 @@ def _check(name: str, column: pa.ChunkedArray, found: pl.Series, rule: str) -> N
     bad = (found.is_null() & pl.Series(column.is_valid().to_numpy(zero_copy_only=False))).arg_true()
     if bad.len():
         row = int(bad[0]) + 1
-        others = f" (so it is in {bad.len():,} rows)" if bad.len() > 1 else ""
         raise InvalidTable(
-            f"row {row}: {name} is {column[row - 1].as_py()!r:.200}, but the rule is that it {rule}{others}; nothing "
-            "of the table was stored. Mend the row, or leave it out, and append again",
+            f"row {row}: {name} is {column[row - 1].as_py()!r:.200}, but the rule is that it {rule}"
+            f"{in_rows(bad.len())}; nothing of the table was stored. Mend the row, or leave it out, and append again",
             row=row,
             column=name,
         )

@@ -23,6 +23,7 @@ from cqrs_lab.sql.names import quote
 from cqrs_lab.store.categories import Category
 from cqrs_lab.store.database import Database
 from cqrs_lab.write.field_rules import NO_NUL, Rule, convert, literals, needs_python, shared, unless_null
+from cqrs_lab.write.sources import in_rows
 from cqrs_lab.write.table_columns import ROW
 
 
@@ -164,10 +165,9 @@ def _bytes(array: pa.Array) -> Iterator[pa.Buffer]:
 
 def _refused(table: pa.Table, row: int, column: str, words: str, rows: int = 1) -> InvalidTable:
     kind, id, value = (_shown(table, row, name) for name in ("type", "id", column))
-    others = f" (so it is in {rows:,} rows)" if rows > 1 else ""
     return InvalidTable(
         f"row {row} ({kind} of {id!r}): {column} is {value!r:.200}, but the rule is that "
-        f"it {words}{others}; nothing of the table was stored. Mend the row, or leave it out, and append again",
+        f"it {words}{in_rows(rows)}; nothing of the table was stored. Mend the row, or leave it out, and append again",
         row=row,
         column=column,
     )
