@@ -96,14 +96,23 @@ def bad_row(lab: Lab, table: pa.Table) -> Iterator[Result]:
 def folding(lab: Lab, events: int) -> Iterator[Result]:
     """refresh() against the same SELECT by hand."""
     kept, bare = lab.serve(order_summary, as_="materialized"), lab._log.database
-    key = "ALTER TABLE by_hand ADD PRIMARY KEY (order_id)"
+    # Its key unpacked and in order, as ours: 0.30 s, and 0.37 as CREATE TABLE AS makes it.
+    columns = ", ".join(
+        f'"{name}" {kind} {"USING COMPRESSION uncompressed" if name == "order_id" else ""}'
+        for name, kind in bare.columns(kept.text).items()
+    )
+    by_hand = (
+        f"CREATE OR REPLACE TABLE by_hand ({columns})",
+        f"INSERT INTO by_hand SELECT * FROM ({kept.text}) ORDER BY order_id",
+        "ALTER TABLE by_hand ADD PRIMARY KEY (order_id)",
+    )
     refresh, ctas = take_turns(
         lambda run: kept.refresh(),
-        lambda run: [bare.execute(f"CREATE OR REPLACE TABLE by_hand AS {kept.text}"), bare.execute(key)],
+        lambda run: [bare.execute(sql) for sql in by_hand],
         runs=5,
     )
     yield Result(
-        "refresh() / CREATE TABLE AS, same key", refresh, ctas, "s", 1.2,
+        "refresh() / by hand, same key", refresh, ctas, "s", 1.2,
         f"{events / refresh / 1e6:.1f} M events/s; bare {events / ctas / 1e6:.1f}",
     )  # fmt: skip
 

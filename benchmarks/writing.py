@@ -7,6 +7,7 @@ import random
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +20,7 @@ import pyarrow as pa
 
 from benchmarks.harness import Result, bare_copy, seconds, take_turns
 from cqrs_lab import Command, Lab, open_shop
-from cqrs_lab.shop import OrderLine, PlaceOrder, StockProduct, orders, products
+from cqrs_lab.shop import OrderLine, PayOrder, PlaceOrder, StockProduct, daily_orders, order_summary, orders, products
 from cqrs_lab.write import streams
 
 THREADS = 2
@@ -30,6 +31,7 @@ def run(count: int) -> Iterator[Result]:
     """Measure the write side; streams are loaded from a log of ten events for each of `count`."""
     with tempfile.TemporaryDirectory() as folder:
         yield from sending(Path(folder))
+        yield from inline(Path(folder))
         yield from sending_many(Path(folder))
         yield from from_threads(Path(folder))
         yield from loading(2 * count, Path(folder))
@@ -39,6 +41,11 @@ def run(count: int) -> Iterator[Result]:
 def place(number: int) -> Command:
     """Return a command that places an order."""
     return PlaceOrder(order_id=f"o-{number}", customer_id="c-1", lines=(LINE,))
+
+
+def pay(number: int) -> Command:
+    """Return a command that pays it."""
+    return PayOrder(order_id=f"o-{number}", amount=2 * LINE.unit_price)
 
 
 class ByHand:
@@ -112,6 +119,22 @@ def sending(folder: Path) -> Iterator[Result]:
     yield Result(
         "send / its insert alone", ours * 1e3, only * 1e3, "ms", None, "three ids, receipt and stream included"
     )
+
+
+def inline(folder: Path) -> Iterator[Result]:
+    """A send that moves a projection in its transaction, against one without projections."""
+    with ExitStack() as labs:
+        plain, daily, summary = (
+            labs.enter_context(open_shop(folder / f"{name}.duckdb", threads=THREADS))
+            for name in ("no", "daily", "summary")
+        )
+        daily.serve(daily_orders, mode="inline")
+        summary.serve(order_summary, mode="inline")
+        for what, command in (("placed", place), ("paid", pay)):
+            sends = [lambda run, lab=lab, of=command: lab.send(of(run)) for lab in (plain, daily, summary)]
+            alone, *inside = (taken * 1e3 for taken in take_turns(*sends, runs=150, warm_up=20))
+            for name, taken in zip(("daily_orders", "order_summary"), inside, strict=True):
+                yield Result(f"an order {what} with {name} inline / with none", taken, alone, "ms", 2.0, "")
 
 
 def sending_many(folder: Path) -> Iterator[Result]:

@@ -190,7 +190,11 @@ class Log:
         cached = self.heads.known(stream)
         if cached is not None:
             return cached[0]
+        if self.heads.absent["streams"].lacks(stream):
+            return None
         found = self.database.execute("SELECT stream_no FROM streams WHERE stream = ?", [stream])
+        if not found and self.is_appending:
+            self.heads.absent["streams"].asked_in_vain(self.database)
         return found[0][0] if found else None
 
     def stream_version(self, stream: str, stream_no: int, to: int = INT64_MAX) -> int:
@@ -261,8 +265,11 @@ class Log:
         ends = {f"{category}_events".lower(): end for category, end in self.heads.ends.items()}
         return any(ends.get(table, after + 1) > after for table in tables)
 
-    def has_events(self, tables: Iterable[str], after: int, to: int) -> bool:
+    def has_events(self, tables: Collection[str], after: int, to: int) -> bool:
         """Return whether one of these tables has events after a position, up to another."""
+        kind, *_ = self.heads.latest.get(to, ("",))
+        if any(kind in category.types and category.table.lower() in tables for category in self.categories.values()):
+            return True
         there = " AND ".join(between(after, to))
         some = (f"(SELECT 1 FROM {self._named(table, True)} WHERE {there} LIMIT 1)" for table in tables)
         return bool(self.database.execute(" UNION ALL ".join(some)))

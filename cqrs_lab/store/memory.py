@@ -20,8 +20,11 @@ from typing import Any, Protocol
 from cachetools import LRUCache
 
 from cqrs_lab.sql.names import quote
+from cqrs_lab.store.absent_keys import AbsentKeys
 from cqrs_lab.store.answers import Answers, Key
 from cqrs_lab.store.database import Database, Row
+
+_KEYS = {"streams": "stream", "commands": "command_id"}  # of the tables of which it matters what they lack
 
 
 @dataclass
@@ -43,6 +46,7 @@ class Heads:
         moved: notified after every append.
         commits: (position, time.perf_counter() of the commit) of the latest appends.
         streams: (stream_no, version) of streams written lately; only appends change it, under the append lock.
+        absent: table -> what keys it lacks; only appends change it, under the append lock.
     """
 
     position: int = 0
@@ -57,6 +61,9 @@ class Heads:
     handling: dict[int, list[str]] = field(default_factory=dict)
     erasures: int = 0
     streams: LRUCache[str, tuple[int, int]] = field(default_factory=lambda: LRUCache(100_000))
+    absent: dict[str, AbsentKeys] = field(
+        default_factory=lambda: {name: AbsentKeys(name, key) for name, key in _KEYS.items()}
+    )
     moved: threading.Condition = field(default_factory=threading.Condition)
     commits: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=10_000))
 
@@ -86,6 +93,8 @@ class Heads:
             self.versions[name] = {(kind, version) for kind, version in found}
         self.stream_no = run("SELECT coalesce(max(stream_no), 0) FROM streams")[0][0]
         self.streams.clear()
+        for absent in self.absent.values():
+            absent.forget()
         self.position = max((p for p, _ in ends if p is not None), default=0)
         self.recorded_at = max((t for _, t in ends if t is not None), default=datetime.min)
 

@@ -291,7 +291,13 @@ class EventStore:
         """Return what is known of a command carried out before, None when it is new."""
         if batch is not None and command_id in batch.commands:
             return batch.commands[command_id]
-        return self._remembered("= ?", command_id).get(command_id)
+        absent = self.log.heads.absent["commands"]
+        if absent.lacks(command_id):
+            return None
+        found = self._remembered("= ?", command_id).get(command_id)
+        if found is None and self.log.is_appending:
+            absent.asked_in_vain(self._database)
+        return found
 
     def remember(self, command_ids: Sequence[str]) -> dict[str, Remembered | None]:
         """Return what is known of many commands: id -> None when it is new."""
@@ -313,6 +319,9 @@ class EventStore:
 
     def _insert(self, table: str, rows: Sequence[dict[str, Any]]) -> None:
         """Insert rows. Only the columns in use: the fields of other event types are neither planned nor bound."""
+        absent = self.log.heads.absent.get(table)
+        if absent is not None:
+            absent.add(row[absent.column] for row in rows)
         columns = [c for c in _columns(rows) if any(row.get(c) is not None for row in rows)]
         names = ", ".join(map(quote, columns))
         verb = "INSERT OR REPLACE" if table == "snapshots" else "INSERT"
