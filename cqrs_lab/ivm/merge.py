@@ -146,10 +146,14 @@ class Merge:
         assert self.ways is not None
         return self.ways.keys_of(use, changed, read)
 
-    def versions(self, new: Read) -> str | None:
-        """Return the rows after each event, with its position as `_at`; None with look-ups, which change as well."""
+    def versions(self, new: Read, inside: str) -> str | None:
+        """Return the rows after each event, with its position as `_at`; None with look-ups, which change as well.
+
+        Args:
+            inside: the condition on keys that they meet.
+        """
         is_own = self.looked_up is None and self.fold.shows_position
-        return self.fold.windowed(new(self.fold.use)) if is_own else None
+        return self.fold.windowed(new(self.fold.use), inside) if is_own else None
 
     def base_rows(self, table: str) -> str:
         """Return the rows that columns are looked up for, out of rows as they are stored here."""

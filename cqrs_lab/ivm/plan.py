@@ -74,13 +74,17 @@ class Touch:
         """Return the keys that changed rows of a place reach."""
         return self.ways.keys_of(use, changed, read)
 
-    def versions(self, new: Read) -> str | None:
-        """Return the rows after each event, with its position as `_at`; None where they are made of others' rows."""
+    def versions(self, new: Read, inside: str) -> str | None:
+        """Return the rows after each event, with its position as `_at`; None where they are made of others' rows.
+
+        Args:
+            inside: the condition on keys that they meet.
+        """
         try:
             fold = fold_of(self.ways.shape, combines_too=False)
         except CannotPlan:
             return None
-        return fold.windowed(new(fold.use)) if fold.shows_position else None
+        return fold.windowed(new(fold.use), inside) if fold.shows_position else None
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class Recompute:
     found_by: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
 
-    def versions(self, new: Read) -> str | None:
+    def versions(self, new: Read, inside: str) -> str | None:
         """Return None: each position has to be asked for."""
         return None
 

@@ -123,10 +123,10 @@ class _Versions:
         plan = self._catalog.plan(model)
         if isinstance(plan, Merge) and plan.looked_up is None and plan.fold.shows_position:
             return self._kept_versions(model, *self._running(plan.fold, known), known)
-        rows = plan.versions(lambda use: self._window(use.name))
+        inside, params = self._inside(model, known)
+        rows = plan.versions(lambda use: self._window(use.name), inside)
         if rows is not None:
-            inside, params = self._inside(model, known)
-            return self._kept_versions(model, f"SELECT * FROM ({rows}\n) WHERE {inside}", params, known)
+            return self._kept_versions(model, rows, params, known)
         with suppress(CannotPlan):
             shape = Shape(model, self._catalog.columns_of)
             is_read_twice = len({use.place for use in shape.uses}) < len(shape.uses)  # each time for other rows

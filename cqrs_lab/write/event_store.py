@@ -11,11 +11,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, Protocol
 from uuid import UUID
 
-import pyarrow as pa
 from cachetools import LRUCache
 
 from cqrs_lab.errors import (
@@ -31,9 +29,9 @@ from cqrs_lab.store.categories import Category, naive
 from cqrs_lab.store.log import Log
 from cqrs_lab.store.move import moving
 from cqrs_lab.write.batch import Batch, Context, Remembered, Seen, add_command, add_event
+from cqrs_lab.write.insertion import Insertion
 
 _LATEST = 200  # events of which memory knows what they hold
-_FEW = 16  # rows up to which values in the statement cost less than a table registered for it
 
 
 class Beside(Protocol):
@@ -70,7 +68,7 @@ class EventStore:
         self.log, self.clock, self.new_id = log, clock, new_id
         self.loaded: LRUCache[str, Any] = LRUCache(10_000)
         self.beside: Beside | None = None
-        self._known_types: dict[tuple[str, str], list[pa.DataType]] = {}
+        self._insertion = Insertion(log.database)
         self._database = log.database
         self._erasures = log.heads.erasures
 
@@ -319,49 +317,8 @@ class EventStore:
         batch.rows.clear()
 
     def _insert(self, table: str, rows: Sequence[dict[str, Any]]) -> None:
-        """Insert rows. Only the columns in use: the fields of other event types are neither planned nor bound."""
+        """Insert rows, and note the keys that are then there."""
         absent = self.log.heads.absent.get(table)
         if absent is not None:
             absent.add(row[absent.column] for row in rows)
-        there = {name for row in rows for name, value in row.items() if value is not None}
-        # The envelope's first, in an order that does not change from call to call.
-        columns = tuple(name for name in dict.fromkeys(name for row in rows for name in row) if name in there)
-        if len(rows) <= _FEW:
-            values = [row.get(column) for row in rows for column in columns]
-            self._database.execute(_insertion(table, columns, len(rows)), values)
-            return
-        names, verb = ", ".join(map(quote, columns)), _verb(table)
-        # Values bound one by one cost 0.1 ms an event.
-        types = self._types(table, names)
-        arrays = [pa.array([row.get(c) for row in rows], kind) for c, kind in zip(columns, types, strict=True)]
-        with self._database.registered(pa.table(arrays, names=columns), "_rows") as source:
-            self._database.execute(f"{verb} INTO {quote(table)} ({names}) SELECT {names} FROM {source}")
-
-    def _types(self, table: str, names: str) -> list[pa.DataType]:
-        """The Arrow types of a table's columns."""
-        if (table, names) not in self._known_types:
-            kinds = self._database.arrow(f"SELECT {names} FROM {quote(table)} LIMIT 0").schema.types
-            self._known_types[table, names] = [_writable(kind) for kind in kinds]
-        return self._known_types[table, names]
-
-
-def _verb(table: str) -> str:
-    return "INSERT OR REPLACE" if table == "snapshots" else "INSERT"
-
-
-@lru_cache(1_000)
-def _insertion(table: str, columns: tuple[str, ...], count: int) -> str:
-    """The statement that inserts so many rows."""
-    names, marks = ", ".join(map(quote, columns)), f"({', '.join('?' * len(columns))})"
-    return f"{_verb(table)} INTO {quote(table)} ({names}) VALUES {', '.join([marks] * count)}"
-
-
-def _writable(kind: pa.DataType) -> pa.DataType:
-    """The type in which values are handed over: a UUID as text, which Arrow would take as bytes alone."""
-    if kind == pa.uuid():
-        return pa.string()
-    if pa.types.is_list(kind):
-        return pa.list_(_writable(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([pa.field(field.name, _writable(field.type)) for field in kind])
-    return kind
+        self._insertion(table, rows)
