@@ -214,9 +214,9 @@ def test_the_picture_is_there_when_the_widget_is_not(desk: Any, page: Page) -> N
     page.close()
     again = desk.open("widgets.ipynb")
     for name, words in (
-        ("order console", "what each read model knows"),
+        ("order console", "What each read model knows"),
         ("lag monitor", "ship an order, stop"),
-        ("time machine", "rows by status"),
+        ("time machine", "Rows by status"),
         ("advice", "You do not need CQRS"),
     ):
         picture = again.locator(".cqrs-lab-picture", has_text=f"A picture of the {name}")

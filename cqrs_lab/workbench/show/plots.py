@@ -340,7 +340,7 @@ def _readable(millis: float) -> str:
 
 def styled(chart: Any, title: str, subtitle: str | list[str] = "") -> alt.TopLevelMixin:
     """Return a chart with its title, in the looks that all of them have."""
-    # configure() comes first: it starts the configuration anew.
+    # configure() comes first: it starts the configuration again.
     styled: alt.TopLevelMixin = (
         chart.properties(title=alt.Title(title, subtitle=subtitle, anchor="start", fontSize=16, subtitleFontSize=13))
         .configure(background="white", padding=12)

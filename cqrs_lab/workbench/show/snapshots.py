@@ -5,22 +5,23 @@ Owns what a time machine shows, not what is true: it asks `lab.as_of` and `lab.d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
-from typing import Any
 
 import polars as pl
 
 from cqrs_lab.app import Lab
 from cqrs_lab.errors import UnknownReadModel
+from cqrs_lab.read.changes import changes_page
 from cqrs_lab.read.past import Past
 from cqrs_lab.read.projection import Model
 from cqrs_lab.shop.orders import STAGES, OrderPlaced
 from cqrs_lab.shop.read_models import order_summary
 from cqrs_lab.sql.names import quote
-from cqrs_lab.workbench.show.pages import bar, html, table, text
+from cqrs_lab.store.rows import aware
+from cqrs_lab.store.shown import html_of, said
+from cqrs_lab.workbench.show.pages import bar, html, table
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,18 +46,18 @@ class Snapshot:
         return f"<snapshot: {self.model} at position {self.position}>"
 
     def _repr_html_(self) -> str:
-        when = f", recorded {text(self.recorded_at)} UTC" if self.recorded_at else ""
+        when = f", recorded {said(self.recorded_at)} UTC" if self.recorded_at else ""
         parts = [f"<p><b>{escape(self.model)}</b> at position {self.position:,}{when}</p>"]
         if self.counts is not None:
             whole = self.counts["rows"].sum()
             rows = [[html(status), f"{count:,}", bar(count / whole)] for status, count in self.counts.iter_rows()]
-            parts.append(table([*self.counts.columns, "share"], rows, "rows by status"))
+            parts.append(table([*self.counts.columns, "share"], rows, "Rows by status", ["rows"]))
         return "\n".join([*parts, latest_table(self.latest)] if self.latest.columns else parts)
 
 
 def latest_table(rows: pl.DataFrame) -> str:
     """Return the latest rows as HTML."""
-    return table(rows.columns, ([html(value) for value in row] for row in rows.iter_rows()), "latest rows")
+    return html_of(aware(rows.to_arrow()), title="Latest rows")
 
 
 def snapshot(lab: Lab, position: int, *, model: Model | str | None = None, rows: int = 5) -> Snapshot:
@@ -118,13 +119,12 @@ class Difference:
         return f"<difference: {self.model} from position {self.before} to {self.after}>"
 
     def _repr_html_(self) -> str:
-        said = ", ".join(f"{count:,} {change}" for change, count in self.counts.items())
+        told = ", ".join(f"{count:,} {change}" for change, count in self.counts.items())
         name = escape(self.model)
-        head = f"<p><b>{name}</b> from position {self.before:,} to {self.after:,}: <b>{said}</b></p>"
-        # A row tells what changed; one that came or went tells all that it has.
-        columns = self.first.columns[:-2]
-        rows = [[*map(html, row[:-2]), _what(row[-2], row[-1], columns)] for row in self.first.iter_rows()]
-        return "\n".join([head, table([*columns, "what"], rows, "first rows that differ")]) if rows else head
+        head = f"<p><b>{name}</b> from position {self.before:,} to {self.after:,}: <b>{told}</b></p>"
+        if self.first.is_empty():
+            return head
+        return f"{head}\n{changes_page(aware(self.first.to_arrow()), sum(self.counts.values()))}"
 
 
 def difference(lab: Lab, before: int, after: int, *, model: Model | str | None = None, rows: int = 5) -> Difference:
@@ -184,11 +184,3 @@ def days(lab: Lab) -> pl.DataFrame:
 def _log(past: Past) -> str:
     tables = (quote(category.table) for category in past.catalog.log.categories.values())
     return " UNION ALL ".join(f"SELECT position, recorded_at FROM {name}" for name in tables)
-
-
-def _what(before: dict[str, Any] | None, after: dict[str, Any] | None, but: Sequence[str]) -> str:
-    one, other = before or {}, after or {}
-    names = [name for name in (other or one) if name not in but and one.get(name) != other.get(name)]
-    sides = [side for side in (before, after) if side]
-    told = (" → ".join("NULL" if side[name] is None else html(side[name]) for side in sides) for name in names)
-    return "; ".join(f"{escape(name)}: {text}" for name, text in zip(names, told, strict=True))
