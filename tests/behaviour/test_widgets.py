@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from html.parser import HTMLParser
 
@@ -162,6 +162,44 @@ def test_the_page_knows_the_day_of_each_position(lab):
         assert events.filter(position=last)["recorded_at"][0].date().isoformat() == day
     assert start["ends"] == sorted(start["ends"])
     assert start["ends"][-1] == start["head"] == lab.head
+
+
+def test_it_goes_by_what_occurred():
+    """By day of occurrence it shows what was true then, late events among it; the picture and the page are the same."""
+    late = datetime(2025, 3, 9, 12, tzinfo=UTC)
+    with open_shop(threads=1, clock=lambda: late) as lab:
+        lab.send(place("o-1", NINE), occurred_at=datetime(2025, 3, 1, 9, tzinfo=UTC))
+        lab.send(place("o-2", NINE))
+        lab.send(PayOrder(order_id="o-1", amount=Decimal("9.00")), occurred_at=datetime(2025, 3, 4, 9, tzinfo=UTC))
+        first, fourth = date(2025, 3, 1), date(2025, 3, 4)
+        machine = time_machine(lab, position=fourth, compare=first)
+        assert machine.widget.start["occurred"] == ["2025-02-28", "2025-03-01", "2025-03-04", "2025-03-09"]
+        handles = [machine.widget.start[name] for name in ("by", "position", "compare")]
+        assert handles == ["occurred", "2025-03-04", "2025-03-01"]
+        page = shown(machine, "2025-03-04", "2025-03-01")
+        assert page == machine.picture()
+        assert words(page).startswith(
+            "order_summary| by all that occurred until 2025-03-04, as it is known now|Rows by status|status|rows|share"
+            "|PAID|1| 100.0%"
+        )
+        between = "from the end of 2025-03-01 to that of 2025-03-04, by what occurred: |0 added, 0 removed, 1 changed"
+        assert between in words(page)
+        assert "|changed|o-1|status|PENDING|PAID|" in words(page)
+        assert (machine.position, machine.compared) == (fourth, first)
+        said = "<time machine: order_summary by all that occurred until 2025-03-04, compared with 2025-03-01>"
+        assert repr(machine) == said
+        found = snapshot(lab, fourth)
+        assert found.latest.equals(lab.as_of(occurred=fourth).rows("order_summary").pl())
+        assert (found.recorded_at, found.occurred) == (None, fourth)
+        assert snapshot(lab, date(2025, 2, 28)).latest.is_empty()
+        machine.move(2)
+        assert machine.position == 2
+        for wrong in ((3, first), (late, None)):
+            with pytest.raises(InvalidMoment, match=r"two days|goes by day"):
+                machine.move(*wrong)
+        with pytest.raises(InvalidMoment, match="two positions, or two days"):
+            difference(lab, 1, first)
+        assert machine.position == 2
 
 
 def test_it_is_moved_from_python(lab):

@@ -93,8 +93,8 @@ def distributions(shown: pl.DataFrame) -> str:
         pl.len(), half=pl.col("ms").quantile(0.5), most=pl.col("ms").quantile(0.99)
     )
     parts = (
-        f"{row}: {counted(calls, 'call')}, median {number(half, is_ms=True)}, 99th percentile {number(most, is_ms=True)}"
-        for row, calls, half, most in told.iter_rows()
+        f"{row}: {counted(n, 'call')}, median {number(half, is_ms=True)}, 99th percentile {number(most, is_ms=True)}"
+        for row, n, half, most in told.iter_rows()
     )
     return f"Milliseconds from the intended moment, a point for each call. {'; '.join(parts)}."
 
@@ -109,8 +109,8 @@ def staleness(worst: pl.DataFrame, events: pl.Series) -> str:
     fresh = int((events == 0).sum())
     most = ", ".join(f"{seconds:g}: {number(count)}" for seconds, count in some(worst.rows()))
     return (
-        f"Events not seen yet, by second, a point for each of {counted(len(events), 'read')}: {number(fresh)} of them saw "
-        f"all events. The most in each second: {most}."
+        f"Events not seen yet, by second, a point for each of {counted(len(events), 'read')}: {number(fresh)} of them "
+        f"saw all events. The most in each second: {most}."
     )
 
 
