@@ -22,7 +22,7 @@ from cqrs_lab.workbench.checks import (
     check_own_write,
     check_returns,
 )
-from cqrs_lab.workbench.course import early_shop, median_ms, repeatable, run_apart
+from cqrs_lab.workbench.course import early_shop, median_ms, medians_ms, repeatable, run_apart
 from cqrs_lab.workbench.course.stage import exit_code
 from cqrs_lab.workbench.measure import timing
 
@@ -173,6 +173,7 @@ def test_the_median_of_an_action_is_taken(monkeypatch):
     monkeypatch.setattr(timing, "perf_counter", lambda: now[0])
     assert median_ms(act, runs=5) == pytest.approx(20)
     assert seen == [0, 1, 2, 3, 4]
+    assert medians_ms(act, runs=5) == {"act": pytest.approx(20)}
 
 
 def test_a_function_runs_apart(tmp_path):

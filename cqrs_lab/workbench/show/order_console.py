@@ -192,7 +192,6 @@ def console_state(lab: Lab, order_id: str = "o-1", *, rows: int = 6) -> ConsoleS
         rows: how many events.
     """
     events = lab.events(descending=True, limit=rows).pl().select("position", "type", "stream", "data")
-    events = events.with_columns(pl.col("data").str.head(90))
     found = []
     for row in lab.lag().dicts():
         if row["served_as"] not in ("view", "materialized", "projection"):
