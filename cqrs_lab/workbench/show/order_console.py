@@ -17,7 +17,7 @@ from cqrs_lab.app import Lab
 from cqrs_lab.errors import CqrsLabError, InvalidMessage, RuleViolated
 from cqrs_lab.messages import Command
 from cqrs_lab.shop import CancelOrder, DeliverOrder, PayOrder, PlaceOrder, RefundOrder, ShipOrder
-from cqrs_lab.store.shown import html_of
+from cqrs_lab.store.shown import NULL, html_of
 from cqrs_lab.workbench.show.live import Live, Message
 from cqrs_lab.workbench.show.pages import html, table
 
@@ -173,7 +173,7 @@ class ConsoleState:
             [
                 html(row["model"]),
                 html(f"{row['served_as']}, {row['mode']}"),
-                html(row["says"] or "—"),
+                html(row["says"] or NULL),
                 f"<b>{html(row['state'])}</b>" + (f", {row['behind']:,} behind" if row["behind"] else ""),
             ]
             for row in self.models.to_dicts()
