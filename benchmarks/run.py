@@ -45,7 +45,7 @@ def main() -> int:
                 names = [f"{name} {version(name)}" for name in packages]
             except PackageNotFoundError as missing:
                 extra = EXTRAS.get(part, "bench")
-                print(f"Left out: {against}, for want of {missing.name} (pip install -e .[{extra}]).")
+                print(f'Left out: {against}, for want of {missing.name} (pip install -e ".[{extra}]").')
                 continue
             if repeat == 0:
                 versions += names

@@ -534,7 +534,7 @@ class Lab:
         """Try again what was set aside, after what was wrong is mended; what fails again stays.
 
         A saga, or a projection in Python, gets these events now, in order of position, though later ones went before; a
-        projection from a SELECT, or one with other handlers than before, is made anew with them.
+        projection from a SELECT, or one with other handlers than before, is rebuilt with them.
 
         Args:
             model: a read model or saga, or its name; all of them when None.
@@ -674,9 +674,9 @@ class Lab:
     ) -> Lab:
         """Return another world: a lab of its own, in memory, over the log up to a moment, with or without changes.
 
-        Without changes it has the same positions, versions and ids; with some, positions and versions are counted anew
-        and no command is remembered. What is sent to it stays in it, but for what the domain's services do outside of
-        the store: a gateway that takes money takes it here, too.
+        Without changes it has the same positions, versions and ids; with some, positions and versions are given out
+        again and no command is remembered. What is sent to it stays in it, but for what the domain's services do
+        outside of the store: a gateway that takes money takes it here, too.
 
         Args:
             position: the log up to this position; recorded, occurred: as for `as_of`. None: all of it.

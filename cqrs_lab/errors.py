@@ -15,7 +15,7 @@ or the branch that you can do something about::
     ├── CommandError
     │   ├── UnknownCommand               no decider handles it
     │   ├── RuleViolated                 the decider said no: `.rule` and `.state`
-    │   ├── NotAllowed                   the policy said no: whoever sent it may not
+    │   ├── NotAllowed                   the policy said no: the sender may not
     │   ├── ConcurrencyError             the stream moved on: `.expected` and `.actual`
     │   └── IdempotencyConflict          the command id was used for another command
     ├── QueryError
@@ -136,7 +136,7 @@ class RuleViolated(CommandError):
 
 
 class NotAllowed(CommandError):
-    """The policy does not allow whoever sent a command to send it."""
+    """The policy does not allow this sender to send this command."""
 
 
 class ConcurrencyError(CommandError):

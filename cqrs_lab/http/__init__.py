@@ -42,5 +42,5 @@ def part(name: str) -> Any:
         if str(error.name).startswith("cqrs_lab"):
             raise
         raise ExtraMissing(
-            f"cqrs_lab.http needs {error.name}, which is not installed; install it with: pip install 'cqrs-lab[serve]'"
+            f'cqrs_lab.http needs {error.name}, which is not installed; install it with: pip install "cqrs-lab[serve]"'
         ) from error

@@ -124,7 +124,7 @@ def take_in(lab: Lab, events: Iterable[tuple[str, Any]], *, as_facts: bool = Fal
 
     They are facts: each is checked by the rules of its event class, and no decider is asked. Into an empty store a
     whole log enters as it was. Into another one, or with `as_facts`, positions, versions and times of recording are
-    counted anew; an event whose id came before is left out, so that a batch can be sent again.
+    given out again; an event whose id came before is left out, so that a batch can be sent again.
 
     Raises:
         InvalidMessage: one of them is no CloudEvent, or breaks a rule; says which.

@@ -71,7 +71,7 @@ def wait(
     """Return once a serving tells the log up to a position (see `Lab.ask`).
 
     Args:
-        is_stopping: looked at now and then; whoever waits is then told that it is not yet there.
+        is_stopping: looked at now and then; a caller that waits is then told that it is not yet there.
     """
     until = time.monotonic() + seconds
     while True:

@@ -25,7 +25,7 @@ Schema = dict[str, Any]
 _WHY = {
     "400": "The body cannot be read: it is not JSON, or was cut off",
     "401": "The token is missing or not known",
-    "403": "Whoever shows this token may not do that",
+    "403": "The caller with this token may not do that",
     "404": "There is no such thing",
     "406": "It does not come in that form",
     "408": "The body did not come in time",

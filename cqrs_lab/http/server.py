@@ -42,8 +42,8 @@ def serve(
     """Serve a lab over HTTP until Ctrl-C or SIGTERM. It does not close the lab.
 
     Args:
-        host: where to listen; this machine alone unless told. There is no encryption: whoever listens elsewhere puts a
-            server in front that has it.
+        host: where to listen; this machine alone unless told. There is no encryption: anyone who listens elsewhere
+            puts a server in front that has it.
         port: 0 for any that is free.
         tokens, limits, recorders: as for `app`.
         ready: told the address, and the token that was made, once it listens; they are printed when None.
@@ -129,7 +129,7 @@ class _Server(uvicorn.Server):
         await self._made.state.stop()
         await super().shutdown(sockets)
         for connection in list(self.server_state.connections):
-            connection.transport.abort()  # whoever has not taken its answer by now
+            connection.transport.abort()  # a client that has not taken its answer by now
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -31,23 +31,32 @@ class Differences(Rows):
         return f"{text_of(told).rpartition(chr(10))[0]}\n({caption_of(table, total).rstrip('.')})"
 
     def _repr_html_(self) -> str:
-        table, total = self._shown()
-        keys, body = _keys(table), []
-        for row in _dicts(table):
-            lines = list(_lines(row))
-            span = f'rowspan="{len(lines)}" scope="rowgroup"'  # one heading for all lines of a row
-            first = "".join(
-                f'<th {span} style="{style_of(said(one))}; font-weight: normal">{cell(one)}</th>'
-                for one in (row["change"], *(row[key] for key in keys))
-            )
-            for name, was, now in lines:
-                head = f'<th scope="row" style="{style_of(name)}; font-weight: normal">{cell(name)}</th>'
-                old = f'<td style="{style_of(said(was))}">{cell(was, name)}</td>'
-                new = f'<td style="{style_of(said(now))}; {CHANGED}"><strong>{cell(now, name)}</strong></td>'
-                body.append(f"<tr>{first}{head}{old}{new}</tr>")
-                first = ""
-        heads = [(name, False) for name in ("change", *keys, "column", "before", "after")]
-        return page(caption_of(table, total, "Differences"), heads, body)
+        return changes_page(*self._shown())
+
+
+def changes_page(table: pa.Table, total: int | None = None) -> str:
+    """Return differences as HTML: the changed columns alone, each in a line, before and after.
+
+    Args:
+        table: the rows that are shown, as `diff` gives them.
+        total: how many there are in all; None: these.
+    """
+    keys, body = _keys(table), []
+    for row in _dicts(table):
+        lines = list(_lines(row))
+        span = f'rowspan="{len(lines)}" scope="rowgroup"'  # one heading for all lines of a row
+        first = "".join(
+            f'<th {span} style="{style_of(said(one))}; font-weight: normal">{cell(one)}</th>'
+            for one in (row["change"], *(row[key] for key in keys))
+        )
+        for name, was, now in lines:
+            head = f'<th scope="row" style="{style_of(name)}; font-weight: normal">{cell(name)}</th>'
+            old = f'<td style="{style_of(said(was))}">{cell(was, name)}</td>'
+            new = f'<td style="{style_of(said(now))}; {CHANGED}"><strong>{cell(now, name)}</strong></td>'
+            body.append(f"<tr>{first}{head}{old}{new}</tr>")
+            first = ""
+    heads = [(name, False) for name in ("change", *keys, "column", "before", "after")]
+    return page(caption_of(table, total, "Differences"), heads, body)
 
 
 def _keys(table: pa.Table) -> list[str]:

@@ -41,7 +41,7 @@ class Folder:
             import fsspec
         except ModuleNotFoundError as error:
             raise ExtraMissing(
-                f"{self.address} needs fsspec; install it with: pip install 'cqrs-lab[scale]'"
+                f'{self.address} needs fsspec; install it with: pip install "cqrs-lab[scale]"'
             ) from error
         try:
             self._fs, self._root = fsspec.core.url_to_fs(self.address)

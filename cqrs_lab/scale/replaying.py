@@ -139,7 +139,7 @@ def connected(client: Any) -> Iterator[Any]:
         from dask.distributed import Client, LocalCluster
     except ModuleNotFoundError as error:
         raise ExtraMissing(
-            "a replay needs Dask, which is not installed; install it with: pip install 'cqrs-lab[scale]'"
+            'a replay needs Dask, which is not installed; install it with: pip install "cqrs-lab[scale]"'
         ) from error
     if client is not None:
         yield client

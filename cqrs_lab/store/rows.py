@@ -28,7 +28,7 @@ Text = tuple[str, Mapping[str, str] | None]
 
 
 class Source(Protocol):
-    """Whoever has a database, such as a log."""
+    """Anything that has a database, such as a log."""
 
     @property
     def database(self) -> Database:
@@ -39,7 +39,7 @@ class Rows:
     """The rows of one SELECT, fetched at the first look and kept.
 
     Args:
-        source: whoever has the database to ask; kept, so that its rows can still be fetched when nobody else keeps it.
+        source: what has the database to ask; kept, so that its rows can still be fetched when nobody else keeps it.
         sql: one SELECT.
         params: its values.
         views: temporary views for this question alone, name to SELECT (see `Database.arrow`); text that comes

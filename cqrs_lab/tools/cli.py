@@ -258,7 +258,7 @@ def rebuild(
     db: Annotated[Path, typer.Option("--db", metavar="FILE", help="The store.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
 ) -> None:
-    """Make the stored rows of a read model anew from all events; the old ones serve until then."""
+    """Rebuild the stored rows of a read model from all events; the old ones serve until then."""
     known = doctors.shop_models()
     if model.lower() not in known:
         fail(f"{model!r} is no read model of the shop; there are {', '.join(m.name for m in known.values())}")
@@ -278,4 +278,4 @@ def rebuild(
                     table("The first that would", changes.columns[:-2], rows)
             else:
                 position = served.rebuild(progress=sys.stderr.isatty())
-                say(f"{model} as {way}: made anew up to position {position:,}.")
+                say(f"{model} as {way}: rebuilt up to position {position:,}.")

@@ -82,7 +82,7 @@ def import_events(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON Lines: a CloudEvent on each line.")],
     db: Annotated[Path, typer.Option("--db", metavar="FILE", help="The store; made when it is missing.")],
     as_facts: Annotated[
-        bool, typer.Option("--as-facts", help="Count positions and versions anew also in an empty store.")
+        bool, typer.Option("--as-facts", help="Give out positions and versions again, also in an empty store.")
     ] = False,
     as_json: Json = False,
 ) -> None:

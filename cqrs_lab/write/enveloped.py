@@ -72,7 +72,7 @@ def take_in(store: EventStore, events: Iterable[Enveloped], *, as_facts: bool = 
     """Append events with their envelopes: all of them, or none.
 
     Args:
-        as_facts: count positions and versions anew also in an empty store.
+        as_facts: give out positions and versions again, also in an empty store.
 
     Raises:
         InvalidMessage: a log with a hole, or an id that stands for another event; says which event.
@@ -167,7 +167,7 @@ def _add(store: EventStore, batch: Batch, one: Enveloped, kept: bool, latest: da
                 one,
                 f"it is at position {one.position}, version {one.version} of {stream}, where position {position}, "
                 f"version {version + 1} follows: part of a log. Let it enter as facts, which are "
-                "counted anew: as_facts=True, or --as-facts",
+                "numbered again: as_facts=True, or --as-facts",
             )
         recorded_at = one.recorded_at
         if recorded_at > latest or (position > 1 and recorded_at < batch.recorded_at):

@@ -99,7 +99,7 @@ def test_the_command_line_lists_and_rebuilds(tmp_path: Path) -> None:
     (letter,) = json.loads(call("dead-letters", "--db", path, "--json").stdout)
     assert (letter["model"], letter["position"], letter["attempts"]) == ("by_hand", 2, 3)
     assert "order/o-1" in call("dead-letters", "--db", path).stdout
-    assert "made anew up to position 2" in call("rebuild", "order_summary", "--db", path).stdout
+    assert "rebuilt up to position 2" in call("rebuild", "order_summary", "--db", path).stdout
     with open_shop(path, read_only=True) as lab:
         assert [row["status"] for row in lab.serve(order_summary).rows().dicts()] == ["SHIPPED", "SHIPPED"]
     for arguments, code, said in [

@@ -48,7 +48,7 @@ def plotted(chart):
 
 
 def test_the_latency_chart_draws_every_serving():
-    """Each row of the frame is drawn, readable, and what is behind says so; the picture is a PNG with a steady text."""
+    """Each row of the frame is drawn, readable, and what is behind says so; the picture is a PNG with a text."""
     frame = pl.DataFrame(
         {
             "served_as": WAYS * 2,
@@ -67,14 +67,18 @@ def test_the_latency_chart_draws_every_serving():
     assert [row["question"] for row in rows] == ["one row by key"] * 3 + ["mine"] * 3
     assert "3,355,000 events" in chart.to_dict()["title"]["subtitle"]
     picture = show(chart)
-    again = show(latency_chart(frame.with_columns(pl.col("p50_ms") / 2)), alt_text=None)
-    assert repr(picture) == repr(again) == "<picture: How long an answer takes>"
+    assert repr(picture) == f"<picture: {picture.alt}>"
+    assert picture.alt.startswith(
+        "How long an answer takes. Milliseconds, the median and in brackets the 95th percentile"
+    )
+    assert "mine: view 1,234 (2,000), materialized (35 events behind) 100 (150), projection 1 (1)." in picture.alt
+    assert show(chart, alt_text="mine").alt == "mine"
     data = picture._repr_mimebundle_()
     width, height = struct.unpack(">II", picture.png[16:24])
     assert picture.png.startswith(b"\x89PNG")
     assert width == 2 * picture.width
     assert min(width, height) > 400
-    start = f'<img alt="How long an answer takes" width="{picture.width}" src="data:image/png;base64,'
+    start = f'<img alt="{picture.alt}" width="{picture.width}" src="data:image/png;base64,'
     assert data["text/html"].startswith(start)
     assert base64.b64decode(data["text/html"].removeprefix(start).split('"')[0]) == picture.png
     assert data["text/plain"] == repr(picture)
@@ -126,7 +130,7 @@ def test_lag_is_drawn_in_order():
     points, lines = sorted(drawn, key=len, reverse=True)
     assert points == [{"append": 1, "ms": 20.0}, {"append": 2, "ms": 1500.0}, {"append": 3, "ms": 300.0}]
     assert [line["said"] for line in lines] == ["half of them: 300 ms", "95 of 100: 1.5 s"]
-    assert show(lag_chart(late)).alt == "How late an append could be seen"
+    assert show(lag_chart(late)).alt.startswith("How late an append could be seen. Milliseconds until ")
 
 
 def test_a_frame_of_another_shape_is_refused():
@@ -160,7 +164,8 @@ def test_a_shop_is_described_by_what_its_log_holds():
     assert (steps["low"] < steps["median"]).all()
     assert (steps["median"] < steps["high"]).all()
     picture = show(chart)
-    assert picture.alt == "2,000 orders"
+    assert picture.alt.startswith("2,000 orders. Orders by hour of the day, UTC: most at ")
+    assert picture.alt.count("Orders by ") == 4
     # A notebook keeps the picture, so its pixels are packed; none is lost.
     start = picture.png.index(b"IDAT")
     size, width, height = (int.from_bytes(picture.png[at : at + 4]) for at in (start - 4, 16, 20))
@@ -170,11 +175,14 @@ def test_a_shop_is_described_by_what_its_log_holds():
 
 
 def test_a_run_is_drawn(lab):
-    """The figures show every latency and every staleness, as pictures with a text that stays the same."""
+    """The figures show every latency and every staleness, as pictures with a text."""
     lab.serve(order_summary, mode="background")
     driven = drive(lab, seconds=0.5, reads=60, writes=20, progress=False)
-    assert repr(show(distribution_chart(driven.frame))) == "<picture: Every single latency>"
-    assert repr(show(staleness_chart(driven.frame))) == "<picture: How old the answers were>"
+    calls = driven.frame.filter(question="OrderDetails").height
+    assert f"OrderDetails (projection): {calls} calls, median " in show(distribution_chart(driven.frame)).alt
+    assert show(staleness_chart(driven.frame)).alt.startswith(
+        "How old the answers were. Events not seen yet, by second"
+    )
     drawn = staleness_chart(driven.frame).to_dict()
     line = drawn["datasets"][drawn["layer"][1]["data"]["name"]]
     assert [step["intended_at"] for step in line] == [0, 1]  # the line goes on to the end of the last second

@@ -211,7 +211,7 @@ for ask in (lambda: replay(sys.argv[1], daily_orders), lambda: verify("s3://x"))
     said = subprocess.run(asked, env=environment(), capture_output=True, text=True, check=True).stdout.splitlines()
     assert said[0] == "0 []"
     assert said[1].startswith("ExtraMissing a replay needs Dask")
-    assert all("pip install 'cqrs-lab[scale]'" in line for line in said[1:])
+    assert all('pip install "cqrs-lab[scale]"' in line for line in said[1:])
 
 
 def test_a_plain_script_can_replay(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_without_its_offsets_a_ticket_would_be_solved_before_it_was_answered(
     ("right", "wrong", "said"),
     [
         ("occurred_at, position", "position", "✗ what was entered late stands where it happened: Ann has (4, 2)"),
-        ("    WHERE type = 'Solved'", "", "✗ what is solved again counts for whoever solved it: None has"),
+        ("    WHERE type = 'Solved'", "", "✗ what is solved again counts for the agent who solved it: None has"),
         ("type IN ('Solved', 'Reopened')", "true", "✗ what is solved again"),
         ("came_back\n", "back\n", "✗ its columns are agent, solved, came_back: they are agent, solved, back"),
         ("GROUP BY", "ORDER BY", "✗ your code runs"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from html.parser import HTMLParser
 
@@ -62,15 +62,17 @@ def test_a_difference_says_what_changed():
         lab.send(PayOrder(order_id="o-1", amount=Decimal("9.00")))
         assert words(difference(lab, 1, 3)._repr_html_()) == (
             "order_summary| from position 1 to 3: |1 added, 0 removed, 1 changed"
-            "|first rows that differ|change|order_id|what|added|<o-2>"
-            "|customer_id: c-1; status: PENDING; total: 9.00; paid: 0.00; item_count: 1; version: 1; "
-            "created_at: 2025-03-01 12:30:00; updated_at: 2025-03-01 12:30:00"
-            "|changed|o-1|status: PENDING → PAID; paid: 0.00 → 9.00; version: 1 → 2"
+            "|Differences: 2 rows. Times are UTC.|change|order_id|column|before|after|added|<o-2>|whole row|–"
+            "|order_id: <o-2>, customer_id: c-1, customer_name: –, customer_email: –, status: PENDING, total: 9.00, "
+            "paid: 0.00, item_count: 1, version: 1, created_at: 2025-03-01 12:30:00, updated_at: 2025-03-01 12:30:00"
+            "|changed|o-1|status|PENDING|PAID|paid|0.00|9.00|version|1|2"
         )
         lab.send(RegisterCustomer(customer_id="c-1", name="Ada", email="ada@example.org"))
-        email = "customer_name: NULL → Ada; customer_email: NULL → ada@example.org"
+        email = "customer_name|–|Ada|customer_email|–|ada@example.org"
         assert words(difference(lab, 3, 4)._repr_html_()).endswith(f"|changed|<o-2>|{email}|changed|o-1|{email}")
-        assert "removed|<o-2>|customer_id: c-1;" in words(difference(lab, 2, 1)._repr_html_())
+        assert "removed|<o-2>|whole row|order_id: <o-2>, customer_id: c-1," in words(
+            difference(lab, 2, 1)._repr_html_()
+        )
         none = difference(lab, 2, 2)
         assert words(none._repr_html_()) == "order_summary| from position 2 to 2: |0 added, 0 removed, 0 changed"
         assert repr(none) == "<difference: order_summary from position 2 to 2>"
@@ -162,6 +164,44 @@ def test_the_page_knows_the_day_of_each_position(lab):
     assert start["ends"][-1] == start["head"] == lab.head
 
 
+def test_it_goes_by_what_occurred():
+    """By day of occurrence it shows what was true then, late events among it; the picture and the page are the same."""
+    late = datetime(2025, 3, 9, 12, tzinfo=UTC)
+    with open_shop(threads=1, clock=lambda: late) as lab:
+        lab.send(place("o-1", NINE), occurred_at=datetime(2025, 3, 1, 9, tzinfo=UTC))
+        lab.send(place("o-2", NINE))
+        lab.send(PayOrder(order_id="o-1", amount=Decimal("9.00")), occurred_at=datetime(2025, 3, 4, 9, tzinfo=UTC))
+        first, fourth = date(2025, 3, 1), date(2025, 3, 4)
+        machine = time_machine(lab, position=fourth, compare=first)
+        assert machine.widget.start["occurred"] == ["2025-02-28", "2025-03-01", "2025-03-04", "2025-03-09"]
+        handles = [machine.widget.start[name] for name in ("by", "position", "compare")]
+        assert handles == ["occurred", "2025-03-04", "2025-03-01"]
+        page = shown(machine, "2025-03-04", "2025-03-01")
+        assert page == machine.picture()
+        assert words(page).startswith(
+            "order_summary| by all that occurred until 2025-03-04, as it is known now|Rows by status|status|rows|share"
+            "|PAID|1| 100.0%"
+        )
+        between = "from the end of 2025-03-01 to that of 2025-03-04, by what occurred: |0 added, 0 removed, 1 changed"
+        assert between in words(page)
+        assert "|changed|o-1|status|PENDING|PAID|" in words(page)
+        assert (machine.position, machine.compared) == (fourth, first)
+        said = "<time machine: order_summary by all that occurred until 2025-03-04, compared with 2025-03-01>"
+        assert repr(machine) == said
+        found = snapshot(lab, fourth)
+        assert found.latest.equals(lab.as_of(occurred=fourth).rows("order_summary").pl())
+        assert (found.recorded_at, found.occurred) == (None, fourth)
+        assert snapshot(lab, date(2025, 2, 28)).latest.is_empty()
+        machine.move(2)
+        assert machine.position == 2
+        for wrong in ((3, first), (late, None)):
+            with pytest.raises(InvalidMoment, match=r"two days|goes by day"):
+                machine.move(*wrong)
+        with pytest.raises(InvalidMoment, match="two positions, or two days"):
+            difference(lab, 1, first)
+        assert machine.position == 2
+
+
 def test_it_is_moved_from_python(lab):
     """A cell moves the handles; a position that is not there moves nothing."""
     machine, told = time_machine(lab), []
@@ -200,7 +240,7 @@ def test_what_goes_wrong_is_told_to_the_page(lab):
 
 
 def test_the_page_says_what_the_snapshot_has():
-    """Position, time, counts by status and rows are on the page, times readable and empty values empty."""
+    """Position, time, counts by status and rows are on the page, times readable and empty values a dash."""
     now = datetime(2025, 3, 1, 12, 30, tzinfo=UTC)
     with open_shop(threads=1, clock=lambda: now) as lab:
         lab.send(place("o-1", NINE))
@@ -209,11 +249,11 @@ def test_the_page_says_what_the_snapshot_has():
         page = words(time_machine(lab).picture())
     assert page == (
         "order_summary| at position 3, recorded 2025-03-01 12:30:00 UTC"
-        "|rows by status|status|rows|share|PENDING|1| 50.0%|PAID|1| 50.0%"
-        "|latest rows|order_id|customer_id|customer_name|customer_email"
-        "|status|total|paid|item_count|version|created_at|updated_at"
+        "|Rows by status|status|rows|share|PENDING|1| 50.0%|PAID|1| 50.0%"
+        "|Latest rows: 2 rows. Times are UTC. Empty in these rows, so left out: customer_name, customer_email."
+        "|order_id|customer_id|status|total|paid|item_count|version|created_at|updated_at"
         "|o-1|c-1|PAID|9.00|9.00|1|2|2025-03-01 12:30:00|2025-03-01 12:30:00"
-        "|o-2|PENDING|0.00|0|1|2025-01-01 00:00:00|2025-01-01 00:00:00"
+        "|o-2|–|PENDING|–|0.00|0|1|2025-01-01 00:00:00|2025-01-01 00:00:00"
     )
 
 
@@ -223,7 +263,7 @@ def test_values_are_words_and_not_html():
         lab.send(place("<script>alert('x')</script>", NINE, customer='"><img src=x onerror=alert(1)>&amp;'))
         page = Cells(time_machine(lab, compare=0).picture())
     # JupyterLab takes others, svg among them, out of a notebook that it does not trust.
-    assert page.tags <= {"p", "b", "table", "caption", "thead", "tbody", "tr", "th", "td", "span"}
+    assert page.tags <= {"p", "b", "div", "strong", "table", "caption", "thead", "tbody", "tr", "th", "td", "span"}
     assert "<script>alert('x')</script>" in page.cells
     assert '"><img src=x onerror=alert(1)>&amp;' in page.cells
 
@@ -250,5 +290,5 @@ def test_anywidget_is_needed_for_a_widget_alone(lab, monkeypatch):
     monkeypatch.setitem(sys.modules, "anywidget", None)
     live._kind.cache_clear()
     assert snapshot(lab, 1).position == 1
-    with pytest.raises(CqrsLabError, match=r"pip install 'cqrs-lab\[lab\]'"):
+    with pytest.raises(CqrsLabError, match=r'pip install "cqrs-lab\[lab\]"'):
         time_machine(lab)

@@ -73,6 +73,7 @@ def test_each_served_model_shows_whether_it_is_fresh(lab):
     assert found["materialized"]["behind"] == 1
     assert state.is_late
     assert state.events["type"].to_list() == ["OrderPlaced"]
+    assert state.events["data"][0].endswith("}")  # whole
     assert "processing" in state._repr_html_()
 
 

@@ -29,7 +29,7 @@ def missing() -> str | None:
         import jupyterlab  # noqa: F401
         import playwright  # noqa: F401
     except ModuleNotFoundError as error:
-        return f"{error.name} is not installed: pip install 'cqrs-lab[test]'"
+        return f'{error.name} is not installed: pip install "cqrs-lab[test]"'
     return None if Path(CHROMIUM).exists() else f"there is no {CHROMIUM}: apt-get install chromium"
 
 

@@ -146,6 +146,36 @@ def test_a_date_and_a_second_position_are_chosen(page: Page) -> None:
     says(machine, "from position 0 to")
 
 
+def test_it_goes_by_what_occurred(page: Page) -> None:
+    """A choice goes by the days on which events occurred, by keyboard too, and back; each handle stays at its day."""
+    machine = widget(page, MACHINE)
+    machine.get_by_label("compare two positions").uncheck()
+    slider, day, number = (
+        machine.get_by_role("slider", name="position in the log", exact=True),
+        machine.get_by_label("day", exact=True),
+        machine.get_by_label("position", exact=True),
+    )
+    slider.focus()
+    page.keyboard.press("End")
+    machine.get_by_label("recorded: what was known then").focus()
+    page.keyboard.press("ArrowRight")
+    assert machine.get_by_label("occurred: what was true then").is_checked()
+    last = day.input_value()
+    says(machine, f"by all that occurred until {last}")
+    assert not number.is_visible()
+    slider.focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("([field, last]) => field.value < last", arg=[day.element_handle(), last])
+    assert slider.get_attribute("aria-valuetext") == f"all that occurred until {day.input_value()}"
+    says(machine, f"by all that occurred until {day.input_value()}")
+    page.keyboard.press("Home")
+    day.fill(last)
+    says(machine, f"by all that occurred until {last}")
+    machine.get_by_label("recorded: what was known then").check()
+    reads(number, slider.get_attribute("max") or "")
+    says(machine, f"at position {int(number.input_value()):,}")
+
+
 def test_every_control_has_a_name(page: Page) -> None:
     """Each control has a name of its own within its widget, and no tooltip says null."""
     for number in (CONSOLE, MONITOR, MACHINE, ADVICE):
@@ -214,9 +244,9 @@ def test_the_picture_is_there_when_the_widget_is_not(desk: Any, page: Page) -> N
     page.close()
     again = desk.open("widgets.ipynb")
     for name, words in (
-        ("order console", "what each read model knows"),
+        ("order console", "What each read model knows"),
         ("lag monitor", "ship an order, stop"),
-        ("time machine", "rows by status"),
+        ("time machine", "Rows by status"),
         ("advice", "You do not need CQRS"),
     ):
         picture = again.locator(".cqrs-lab-picture", has_text=f"A picture of the {name}")

@@ -39,7 +39,7 @@ except ImportError as error:
 """
     done = python(code)
     assert done.stdout.startswith("True cqrs_lab.http needs "), done.stderr
-    assert "pip install 'cqrs-lab[serve]'" in done.stdout
+    assert 'pip install "cqrs-lab[serve]"' in done.stdout
 
 
 @pytest.mark.parametrize("command", ["serve --db s.duckdb", "export --db s.duckdb", "import-events x --db s.duckdb"])

@@ -355,11 +355,11 @@ WRONG = {
         ([("ORDER BY occurred_at, position", "ORDER BY position")], "✗ what was entered late stands where it happened"),
         (
             [("WHERE type IN ('Solved', 'Reopened')", "")],
-            "✗ what is solved again counts for whoever solved it: Bea has (1, 0); it should be (1, 1)",
+            "✗ what is solved again counts for the agent who solved it: Bea has (1, 0); it should be (1, 1)",
         ),
         (
             [("count(*) AS solved", "count(DISTINCT next) AS solved")],
-            "✗ what is solved again counts for whoever solved it: Ann has (",
+            "✗ what is solved again counts for the agent who solved it: Ann has (",
         ),
         ([("AS came_back\n", "AS reopened\n")], "✗ its columns are agent, solved, came_back: they are"),
     ],

@@ -14,6 +14,7 @@ FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 PIXELS = re.compile(r"base64,[A-Za-z0-9+/=]+")  # of an image; any letters may be in it
 # Home directories, temporary folders, checkouts, drives; of the places where somebody's machine shows.
+FRAME = re.compile(r'class="dataframe"|shape: \(\d+')  # of pandas or Polars
 MACHINE_PATH = re.compile(r"/(?:home|Users|root|tmp|work|private|var|mnt|opt)/[\w.~-]|[A-Z]:\\\\?\w|site-packages")
 
 
@@ -56,6 +57,8 @@ def faults(notebook: dict[str, Any], size: int = 0) -> list[str]:
             )
             if path:
                 found.append(f"cell {number} shows a path of one machine: {path[0]}")
+            if FRAME.search(_text([output[key] for key in ("data", "text") if key in output])):
+                found.append(f"cell {number} shows a frame as its library does; end it in Rows or show_rows(…)")
     return found
 
 
@@ -135,6 +138,7 @@ def test_a_clean_notebook_has_no_faults(notebook: dict[str, Any]) -> None:
         (_notebook(_stream("Warning", name="stderr")), "stderr"),
         (_notebook(_stream("at /home/ada/shop.duckdb")), "path of one machine"),
         (_notebook(_stream("C:\\Users\\Ada")), "path of one machine"),
+        (_notebook(_stream("shape: (2, 3)\n┌──┐")), "as its library does"),
         (_notebook() | {"metadata": {"kernelspec": {"name": "ada-env"}}}, "python3"),
         (_notebook() | {"metadata": {"kernelspec": {"name": "python3"}, "widgets": {}}}, "widgets"),
     ],

@@ -22,7 +22,8 @@ from cqrs_lab.workbench.checks import (
     check_own_write,
     check_returns,
 )
-from cqrs_lab.workbench.course import early_shop, median_ms, repeatable, run_apart
+from cqrs_lab.workbench.course import early_shop, median_ms, medians_ms, repeatable, run_apart
+from cqrs_lab.workbench.course.stage import exit_code
 from cqrs_lab.workbench.measure import timing
 
 ROOT = Path(__file__).parents[2]
@@ -172,6 +173,7 @@ def test_the_median_of_an_action_is_taken(monkeypatch):
     monkeypatch.setattr(timing, "perf_counter", lambda: now[0])
     assert median_ms(act, runs=5) == pytest.approx(20)
     assert seen == [0, 1, 2, 3, 4]
+    assert medians_ms(act, runs=5) == {"act": pytest.approx(20)}
 
 
 def test_a_function_runs_apart(tmp_path):
@@ -213,6 +215,7 @@ def test_a_function_runs_apart(tmp_path):
         lab.serve(shop.daily_orders)
         lab.send(place())
     assert run_apart(moves, str(path), str(said)) == -9
+    assert [exit_code(9, "nt"), exit_code(9, "posix"), exit_code(-9, "posix"), exit_code(0, "nt")] == [-9, 9, -9, 0]
     assert said.read_text() == "True"
     with cqrs_lab.open_shop(path) as lab:
         served = lab.serve(shop.daily_orders)

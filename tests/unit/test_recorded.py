@@ -20,6 +20,7 @@ from cqrs_lab.workbench import (
 from cqrs_lab.workbench.measure.costs import BY_HAND, COSTS
 from cqrs_lab.workbench.measure.latency import QUESTIONS, SERVED_AS
 from cqrs_lab.workbench.measure.recorded import FOLDER
+from cqrs_lab.workbench.measure.recording import record
 
 
 def test_every_recording_is_there():
@@ -31,10 +32,19 @@ def test_every_recording_is_there():
     assert sizes.select(COSTS).null_count().sum_horizontal().item() == 0
     assert recorded_measurements("steps").group_by("model").len()["len"].to_list() == [4] * 4
     assert set(recorded_measurements("batches")["served_as"]) == {"projection", "materialized"}
-    assert recorded_measurements("pairs").columns == ["what", "ms"]
-    for name in ("steps", "batches", "pairs"):
+    for name in ("pairs", "calls"):
+        assert recorded_measurements(name).columns == ["what", "ms"]
+        assert recorded_measurements(name)["what"].is_unique().all()
+    driven = recorded_measurements("driven")
+    assert driven.group_by("served_as").len().sort("served_as").rows() == [
+        ("cached projection", 4), ("projection", 4), ("view", 4),
+    ]  # fmt: skip
+    assert (driven["p50_ms"] <= driven["p99_ms"]).all()
+    for name in ("steps", "batches", "pairs", "calls"):
         assert recorded_measurements(name)["ms"].min() > 0
-    with pytest.raises(QueryError, match="there are batches, pairs, sizes, steps"):
+    with pytest.raises(QueryError, match="there is no recording 'moods'; there are batches, pairs, sizes, steps"):
+        record(only=["moods"])
+    with pytest.raises(QueryError, match="there are batches, calls, driven, pairs, sizes, steps"):
         recorded_measurements("moods")
 
 

@@ -147,6 +147,10 @@ def test_frames_show_as_rows_do() -> None:
     assert len({one._repr_html_() for one in shown}) == len({repr(one) for one in shown}) == 1
     assert Cells(shown[0]._repr_html_()).of("caption") == ["n: The first 3 of 12 rows."]
     assert isinstance(table.to_pandas(), pd.DataFrame)
+    some = show_rows(table, "ms", "n", most=2)
+    assert Cells(some._repr_html_()).of("th") == ["ms", "n"]
+    with pytest.raises(InvalidTable, match="there is no column m; there are n, ms"):
+        show_rows(table, "n", "m")
     for wrong in (0, True, 1.5):
         with pytest.raises(InvalidTable, match="most="):
             show_rows(table, most=wrong)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from cqrs_lab.workbench.course.stage import (
 )
 from cqrs_lab.workbench.measure.beside import beside
 from cqrs_lab.workbench.measure.polling import visible_ms
-from cqrs_lab.workbench.measure.timing import median_ms
+from cqrs_lab.workbench.measure.timing import median_ms, medians_ms
 
 __all__ = [
     "Breakdown",
@@ -27,6 +27,7 @@ __all__ = [
     "die_before_checkpoint",
     "early_shop",
     "median_ms",
+    "medians_ms",
     "outcome",
     "power_cut",
     "repeatable",

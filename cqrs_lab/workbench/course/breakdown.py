@@ -57,10 +57,10 @@ class Breakdown:
         return "parcels moves by itself again"
 
     def repair(self) -> str:
-        """Declare the read model anew, so that it can read every number, and make its rows again."""
+        """Declare the read model again, so that it can read every number, and make its rows again."""
         self._model = ReadModel("parcels", key="order_id", sql=_SQL.format("regexp_extract(tracking_number, '[0-9]+')"))
         self._lab.serve(self._model, mode="background", rebuild=True)
-        return "parcels was declared anew, and its rows were made again"
+        return "parcels was declared again, and its rows were made again"
 
     def _ship(self, number: str) -> str:
         n = next(self._numbers)

@@ -200,8 +200,8 @@ def check_came_back(model: ReadModel) -> Checked:
             if found != columns:
                 return
             for upto, what in {
-                7: "what is solved again counts for whoever solved it",
-                9: "what comes back counts for whoever solved it last",
+                7: "what is solved again counts for the agent who solved it",
+                9: "what comes back counts for the agent who solved it last",
                 11: "a ticket may come back more than once",
                 13: "what was entered late stands where it happened",
             }.items():

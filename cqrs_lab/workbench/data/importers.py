@@ -20,6 +20,7 @@ import polars as pl
 
 from cqrs_lab.app import Lab
 from cqrs_lab.errors import ImportFailed, InvalidTable
+from cqrs_lab.store.shown import html_of
 from cqrs_lab.workbench.data.reading import FILES, TIMES, csv_name, read_folder
 from cqrs_lab.write.sources import LINE, UTC, Problems, Source, as_frame, fail, instants, refuse
 
@@ -74,7 +75,7 @@ class OlistReport:
         return "\n".join([self._summary(), *(f"{count:>8,}  {kind}" for kind, count in self.kinds.rows())])
 
     def _repr_html_(self) -> str:
-        return f"<p>{self._summary()}</p>{self.kinds._repr_html_()}"
+        return f"<p>{self._summary()}</p>{html_of(self.kinds.to_arrow(), title='Anomalies by kind')}"
 
     def _summary(self) -> str:
         events = ", ".join(f"{count:,} {name}" for name, count in self.events.items())

@@ -16,6 +16,7 @@ from math import exp, log
 import polars as pl
 
 from cqrs_lab.errors import InvalidTable, QueryError
+from cqrs_lab.store.shown import html_of
 from cqrs_lab.workbench.measure.costs import COSTS
 from cqrs_lab.workbench.measure.latency import CACHED, SERVED_AS
 
@@ -78,12 +79,7 @@ class Advice:
         return self.sentence
 
     def _repr_html_(self) -> str:
-        table = (
-            self.costs.with_columns(pl.selectors.float().round(3))
-            .to_pandas()
-            .to_html(index=False, border=0, col_space=90)
-        )
-        return f"<p>{escape(self.sentence)}</p>\n{table}"
+        return f"<p>{escape(self.sentence)}</p>\n{html_of(self.costs.to_arrow(), title='Costs a second')}"
 
 
 def load_costs(

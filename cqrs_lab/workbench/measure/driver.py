@@ -36,6 +36,7 @@ from cqrs_lab.shop import (
     order_summary,
 )
 from cqrs_lab.store.rows import Rows
+from cqrs_lab.store.shown import said
 from cqrs_lab.workbench.measure.costs import takes_orders
 
 _GLANCE = 0.1  # seconds between two looks of a sleeping thread at whether the run is over
@@ -106,16 +107,17 @@ class Driven:
         )
 
     def __repr__(self) -> str:
-        said = []
+        parts = []
         for kind in ("read", "write"):
             of = self.frame.filter(kind=kind)
             if len(of):
                 half, most = (of["ms"].quantile(at) or 0.0 for at in (0.5, 0.99))
-                said.append(f"{len(of) / self.seconds:,.0f} {kind}s/s (p50 {half:.3g} ms, p99 {most:.3g} ms)")
+                p50, p99 = (said(ms, is_ms=True) for ms in (half, most))
+                parts.append(f"{len(of) / self.seconds:,.0f} {kind}s/s (p50 {p50} ms, p99 {p99} ms)")
         failed = int((~self.frame["ok"]).sum())
         verdict = "held" if self.is_held else f"NOT held: {failed:,} failed, the last answer after {self.took:.1f} s"
         return (
-            f"<driven for {self.seconds:g} s: {' and '.join(said)}, {verdict}; {self.cores:.2f} cores busy, "
+            f"<driven for {self.seconds:g} s: {' and '.join(parts)}, {verdict}; {self.cores:.2f} cores busy, "
             f"the driver's own share {self.overhead:.1%}>"
         )
 
@@ -302,7 +304,7 @@ def _run(
                 error = f"{type(problem).__name__}: {problem}"
             note.append(_Done(call.number, began - start, time.perf_counter() - start, behind, error))
 
-    # Whoever is free takes the next read. All commands of a stream go through one thread, in their order.
+    # The thread that is free takes the next read. All commands of a stream go through one thread, in their order.
     reads = iter([call for call in calls if isinstance(call.message, Query)])
     writes = [call for call in calls if isinstance(call.message, Command)]
     shares = [iter([call for call in writes if call.lane % threads == one]) for one in range(threads)]

@@ -101,7 +101,7 @@ def compare_latency(
         (events of the log that the serving did not know at the start). And, empty without costs and where nothing can
         be written: write_ms (placing an order, with a projection moved in the same transaction; in a lab that takes
         no orders, recording the latest event of the model once more, under a new id), refresh_ms (bringing it up
-        by one event: all rows anew when materialized), event_ms (each further event of a batch) and bytes (of the
+        by one event: all rows again when materialized), event_ms (each further event of a batch) and bytes (of the
         blocks of the file that hold its columns, without the index of its key).
 
     Raises:

@@ -15,7 +15,7 @@ import polars as pl
 
 from cqrs_lab.errors import QueryError
 
-Recording = Literal["sizes", "steps", "batches", "pairs"]
+Recording = Literal["sizes", "steps", "batches", "pairs", "calls", "driven"]
 
 FOLDER = Path(__file__).parent / "recordings"
 
@@ -26,7 +26,9 @@ def recorded_measurements(of: Recording = "sizes") -> pl.DataFrame:
     Args:
         of: "sizes": the frame of `compare_sizes` for shops of 1,000, 5,000, 20,000 and 50,000 orders; "steps": events,
             model, ms, what moving a read model by a batch takes; "batches": batch_per_history, served_as, ms, as
-            `crossover_over_batches` measures them; "pairs": what, ms, what else the notebooks compare.
+            `crossover_over_batches` measures them; "pairs": what, ms, rebuilds and questions about the past; "calls":
+            what, ms, single calls of the notebooks; "driven": served_as, question, p50_ms, p99_ms, service_p99_ms,
+            staleness_max, under the load of notebook 04.
 
     Raises:
         QueryError: there is no such recording.

@@ -1,7 +1,7 @@
 """The making of the recorded measurements: `python -m cqrs_lab.workbench.recording`, on a quiet machine.
 
-Owns what is measured and writes the files that `recorded.py` reads. A new recording may change what the
-notebooks print about it: run 03, 04, 05, 06 and 08 again, and read the sentences that quote numbers.
+Owns what is measured of sizes and crossovers, and writes the files that `recorded.py` reads. A new recording may change
+what the notebooks print about it: run 00 to 06 and 08 again, and read the sentences that quote numbers.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, date, datetime
 from importlib.metadata import version
 
 import polars as pl
 
 from cqrs_lab.app import open_shop
+from cqrs_lab.errors import QueryError
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.shop import daily_orders, daily_sales, order_summary
 from cqrs_lab.workbench.data.generated import generate
@@ -34,8 +35,17 @@ _BEST_SELLERS = ReadModel(
 )
 
 
-def record() -> None:
-    """Measure everything on this machine and replace the files; takes some minutes."""
+def record(also: Mapping[str, Callable[[], pl.DataFrame]] | None = None, only: Collection[str] = ()) -> None:
+    """Measure everything on this machine and replace the files; takes some minutes.
+
+    Args:
+        also: more recordings, by name: functions that measure.
+        only: the recordings to make again; all of them when none is named. Where and when all were made is then not
+            written again.
+
+    Raises:
+        QueryError: there is no such recording; nothing was measured.
+    """
     FOLDER.mkdir(exist_ok=True)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     made: dict[str, Callable[[], pl.DataFrame]] = {
@@ -43,11 +53,18 @@ def record() -> None:
         "steps": _steps,
         "batches": lambda: crossover_over_batches(30_000, (0.001, 0.01, 0.1, 0.3, 1.0)).frame,
         "pairs": _pairs,
+        **(also or {}),
     }
+    if wrong := sorted({*only} - {*made}):
+        raise QueryError(f"there is no recording {wrong[0]!r}; there are {', '.join(sorted(made))}")
     for name, measure in made.items():
+        if only and name not in only:
+            continue
         # Three digits are more than a second run would repeat.
         measure().with_columns(pl.selectors.float().round_sig_figs(4)).write_csv(FOLDER / f"{name}.csv")
         sys.stdout.write(f"{name}: recorded\n")
+    if only:
+        return
     about = {
         "command": "python -m cqrs_lab.workbench.recording",
         "day": datetime.now(UTC).date().isoformat(),

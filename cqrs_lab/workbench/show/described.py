@@ -14,6 +14,7 @@ from cqrs_lab.app import Lab
 from cqrs_lab.errors import InvalidTable
 from cqrs_lab.shop import OrderPlaced
 from cqrs_lab.sql.names import quote
+from cqrs_lab.workbench.show import told
 from cqrs_lab.workbench.show.plots import BLUE, log_scale, need, styled
 
 
@@ -101,7 +102,7 @@ def describe(lab: Lab, category: str | None = None) -> alt.TopLevelMixin:
         charts[-1] += _medians(frames["steps"], label)
     sized = [chart.properties(width=270, height=130) for chart in charts]
     rows = alt.vconcat(*(alt.hconcat(*sized[first : first + 2]) for first in range(0, len(sized), 2)))
-    return styled(rows, f"{frames['hours'][n].sum():,} {n}")
+    return styled(rows, f"{frames['hours'][n].sum():,} {n}", described=told.shape(frames, looks, n))
 
 
 def _medians(steps: pl.DataFrame, label: Any) -> Any:

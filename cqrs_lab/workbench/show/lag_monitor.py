@@ -51,7 +51,7 @@ class LagState:
             for row in self.rows.to_dicts()
         ]
         columns = ["read model or saga", "served as", "position", "events behind", "seconds behind", "state", "error"]
-        return table(columns, shown, "how far each one is behind the log")
+        return table(columns, shown, "How far each one is behind the log", columns[2:5])
 
 
 def lag_state(lab: Lab) -> LagState:

@@ -93,7 +93,7 @@ def _kind(script: str, named: str) -> Any:
         import anywidget
         import traitlets
     except ModuleNotFoundError as error:
-        raise CqrsLabError(f"the {named} needs anywidget; install it with: pip install 'cqrs-lab[lab]'") from error
+        raise CqrsLabError(f'the {named} needs anywidget; install it with: pip install "cqrs-lab[lab]"') from error
 
     here = files("cqrs_lab.workbench.show")
     # One text: a script in a notebook has no address that it could import another one from.

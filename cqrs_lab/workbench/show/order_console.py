@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from html import escape
 from typing import Any
 
 import polars as pl
@@ -18,6 +17,7 @@ from cqrs_lab.app import Lab
 from cqrs_lab.errors import CqrsLabError, InvalidMessage, RuleViolated
 from cqrs_lab.messages import Command
 from cqrs_lab.shop import CancelOrder, DeliverOrder, PayOrder, PlaceOrder, RefundOrder, ShipOrder
+from cqrs_lab.store.shown import NULL, html_of
 from cqrs_lab.workbench.show.live import Live, Message
 from cqrs_lab.workbench.show.pages import html, table
 
@@ -173,17 +173,14 @@ class ConsoleState:
             [
                 html(row["model"]),
                 html(f"{row['served_as']}, {row['mode']}"),
-                html(row["says"] or "—"),
+                html(row["says"] or NULL),
                 f"<b>{html(row['state'])}</b>" + (f", {row['behind']:,} behind" if row["behind"] else ""),
             ]
             for row in self.models.to_dicts()
         ]
-        events = [[f"{position:,}", *map(html, rest)] for position, *rest in self.events.iter_rows()]
-        order = escape(self.order_id)
-        parts = [
-            table(["read model", "served as", f"order {order}", "state"], models, "what each read model knows"),
-            table(["position", "event", "stream", "data"], events, "latest events"),
-        ]
+        columns = ["read model", "served as", f"order {self.order_id}", "state"]
+        events = self.events.rename({"type": "event"}).to_arrow()
+        parts = [table(columns, models, "What each read model knows"), html_of(events, title="Latest events")]
         return "\n".join(f"<div>{part}</div>" for part in parts)
 
 
@@ -195,7 +192,6 @@ def console_state(lab: Lab, order_id: str = "o-1", *, rows: int = 6) -> ConsoleS
         rows: how many events.
     """
     events = lab.events(descending=True, limit=rows).pl().select("position", "type", "stream", "data")
-    events = events.with_columns(pl.col("data").str.head(90))
     found = []
     for row in lab.lag().dicts():
         if row["served_as"] not in ("view", "materialized", "projection"):

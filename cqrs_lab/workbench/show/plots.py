@@ -21,6 +21,7 @@ import polars as pl
 from cqrs_lab.errors import InvalidTable
 from cqrs_lab.shop.orders import STAGES
 from cqrs_lab.workbench.measure.crossovers import Crossover
+from cqrs_lab.workbench.show import told
 
 SCALE = 2  # pixels for each point, so that the picture is sharp on a dense screen
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
@@ -47,7 +48,7 @@ class Picture:
 
     Attributes:
         png: the picture.
-        alt: what it shows, the same at every run.
+        alt: what it shows: its title, axes, series and main values.
         width: in points; the picture has SCALE times as many pixels.
     """
 
@@ -73,11 +74,13 @@ def show(chart: alt.TopLevelMixin, *, alt_text: str | None = None) -> Picture:
 
     Args:
         chart: any Altair chart.
-        alt_text: what it shows, in a sentence; the chart's title when None.
+        alt_text: what it shows, in a sentence; when None, the chart's title and description, which the charts of this
+            module have: axes, series and main values.
     """
     said = chart.to_dict()
     title = said.get("title", "a chart")
-    text = alt_text or str(title["text"] if isinstance(title, dict) else title)
+    heading = str(title["text"] if isinstance(title, dict) else title)
+    text = alt_text or ". ".join([heading, *([said["description"]] if "description" in said else [])])
     file = BytesIO()
     chart.save(file, format="png", scale_factor=SCALE)
     png = _packed(file.getvalue())
@@ -139,6 +142,7 @@ def latency_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
         ),
         "How long an answer takes",
         f"{max(shown['events']):,} events; the point is the median, the line ends at the 95th percentile",
+        told.latencies(shown),
     )
 
 
@@ -152,12 +156,14 @@ def orders_per_day_chart(frame: pl.DataFrame, *, day: str = "day", count: str = 
     Raises:
         InvalidTable: a column is missing, or there are no rows.
     """
-    base = alt.Chart(need(frame, day, count).select(day=day, orders=count)).encode(
+    shown = need(frame, day, count).select(day=day, orders=count)
+    base = alt.Chart(shown).encode(
         x=alt.X("day:T", title=None, axis=DAYS),
         y=alt.Y("orders:Q", title="orders placed" if count == "orders" else count),
     )
     chart = alt.layer(base.mark_area(color=BLUE, opacity=0.15), base.mark_line(color=BLUE, strokeWidth=2))
-    return styled(chart.properties(width=560, height=220), f"{count.capitalize()} per day")
+    said = told.over_days(shown, count.capitalize())
+    return styled(chart.properties(width=560, height=220), f"{count.capitalize()} per day", described=said)
 
 
 def status_chart(frame: pl.DataFrame, *, status: str = "status", count: str = "orders") -> alt.TopLevelMixin:
@@ -176,7 +182,9 @@ def status_chart(frame: pl.DataFrame, *, status: str = "status", count: str = "o
     base = alt.Chart(shown).encode(x=alt.X("orders:Q", title=count), y=alt.Y("status:N", title=None, sort=order))
     label = base.mark_text(align="left", dx=5, fontSize=12).encode(text=alt.Text("orders:Q", format=","))
     chart = alt.layer(base.mark_bar(color=BLUE), label).properties(width=480, height=alt.Step(30))
-    return styled(chart, f"{count.capitalize()} by {status}")
+    ranked = sorted(shown.rows(), key=lambda row: order.index(row[0]))
+    said = f"{count.capitalize()} by {status}: {told.listed(*zip(*ranked, strict=True))}."
+    return styled(chart, f"{count.capitalize()} by {status}", described=said)
 
 
 def lag_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
@@ -198,7 +206,8 @@ def lag_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
     # Beside the points, where nothing can hide behind it.
     label = alt.Chart(lines).mark_text(align="left", dx=6, fontSize=12).encode(y=late, x=alt.value(560), text="said:N")
     chart = alt.layer(points.encode(x=alt.X("append:Q", title="appends, in their order"), y=late), rules, label)
-    return styled(chart.properties(width=560, height=220), "How late an append could be seen")
+    title = "How late an append could be seen"
+    return styled(chart.properties(width=560, height=220), title, described=told.late(shown["ms"]))
 
 
 def distribution_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
@@ -232,9 +241,8 @@ def distribution_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
     chart = alt.layer(dots, half, most).properties(width=560, height=70)
     header = alt.Header(labelAngle=0, labelOrient="top", labelAnchor="start", labelFontSize=13, labelPadding=0)
     said = f"all {len(frame):,} calls; the full line is the median, the broken one the 99th percentile"
-    return styled(
-        chart.facet(row=alt.Row("row:N", title=None, sort=rows, header=header), spacing=8), "Every single latency", said
-    )
+    facets = chart.facet(row=alt.Row("row:N", title=None, sort=rows, header=header), spacing=8)
+    return styled(facets, "Every single latency", said, told.distributions(frame.select(row, "ms")))
 
 
 def staleness_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
@@ -258,7 +266,9 @@ def staleness_chart(frame: pl.DataFrame) -> alt.TopLevelMixin:
     dots = alt.Chart(alt.InlineData(values=points.to_dicts())).mark_circle(size=9, opacity=0.4, color=BLUE)
     line = alt.Chart(alt.InlineData(values=worst.to_dicts())).mark_line(color=ORANGE, interpolate="step-after")
     chart = alt.layer(dots.encode(x=x, y=y), line.encode(x=x, y=y)).properties(width=560, height=220)
-    return styled(chart, "How old the answers were", "every read a point; the line is the oldest answer of each second")
+    said = "every read a point; the line is the oldest answer of each second"
+    words = told.staleness(worst[:-1], reads["staleness_events"])
+    return styled(chart, "How old the answers were", said, words)
 
 
 def crossover_chart(found: Crossover) -> alt.TopLevelMixin:
@@ -282,7 +292,8 @@ def crossover_chart(found: Crossover) -> alt.TopLevelMixin:
     chart = alt.layer(lines.mark_line(strokeWidth=2), points, rules).properties(width=520, height=280)
     counted = found.sentence.partition(":")[0]
     said = [counted, f"a broken line: from there on it beats the {loser}"]
-    return styled(chart, f"Where each serving begins to win {title}", said)
+    words = told.crossing(found.frame, found.over, what, found.sentence)
+    return styled(chart, f"Where each serving begins to win {title}", said, words)
 
 
 def crossover_map(frame: pl.DataFrame) -> alt.TopLevelMixin:
@@ -303,7 +314,8 @@ def crossover_map(frame: pl.DataFrame) -> alt.TopLevelMixin:
     sizes = alt.X("events:O", title="events in the log", axis=alt.Axis(format=",", labelAngle=0))
     cells = alt.Chart(shown).mark_rect(stroke="white").encode(x=sizes, y=reads, color=color)
     chart = cells.properties(width=110 * shown["events"].n_unique(), height=alt.Step(16))
-    return styled(chart, "Which serving is the cheapest to read", "a read with its share of what keeps it up to date")
+    said = "a read with its share of what keeps it up to date"
+    return styled(chart, "Which serving is the cheapest to read", said, told.cheapest(shown))
 
 
 def need(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
@@ -338,9 +350,10 @@ def _readable(millis: float) -> str:
     return f"{millis / 1000:.3g} s" if millis >= 1000 else f"{millis:.2g} ms" if millis < 100 else f"{millis:.0f} ms"
 
 
-def styled(chart: Any, title: str, subtitle: str | list[str] = "") -> alt.TopLevelMixin:
-    """Return a chart with its title, in the looks that all of them have."""
-    # configure() comes first: it starts the configuration anew.
+def styled(chart: Any, title: str, subtitle: str | list[str] = "", described: str = "") -> alt.TopLevelMixin:
+    """Return a chart with its title, in the looks that all of them have, and what it shows in words."""
+    chart = chart.properties(description=described) if described else chart
+    # configure() comes first: it starts the configuration again.
     styled: alt.TopLevelMixin = (
         chart.properties(title=alt.Title(title, subtitle=subtitle, anchor="start", fontSize=16, subtitleFontSize=13))
         .configure(background="white", padding=12)

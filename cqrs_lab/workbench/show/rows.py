@@ -37,16 +37,20 @@ class ShownRows:
         return html_of(self.table, self.total, title=self.title)
 
 
-def show_rows(rows: Rows | pl.DataFrame | pd.DataFrame | pa.Table, *, most: int = 10, title: str = "") -> ShownRows:
+def show_rows(
+    rows: Rows | pl.DataFrame | pd.DataFrame | pa.Table, *columns: str, most: int = 10, title: str = ""
+) -> ShownRows:
     """Return a frame as something that a notebook shows the way it shows Rows.
 
     Args:
-        rows: a frame of Polars or pandas, or an Arrow table; Rows show so by themselves, and `most` of them here.
+        rows: a frame of Polars or pandas, or an Arrow table; Rows show so by themselves, and some columns or `most` of
+            them here.
+        columns: the columns to show, in this order; all of them when none is named.
         most: how many rows to show.
         title: what they are, in front of their number.
 
     Raises:
-        InvalidTable: `most` is no positive number, or it is none of these.
+        InvalidTable: `most` is no positive number, there is no such column, or it is none of these.
     """
     if isinstance(most, bool) or not isinstance(most, int) or most < 1:
         raise InvalidTable(f"most={most!r} is no number of rows; give 1 or more", column="most")
@@ -60,4 +64,9 @@ def show_rows(rows: Rows | pl.DataFrame | pd.DataFrame | pa.Table, *, most: int 
         table = rows
     else:
         raise InvalidTable(f"{type(rows).__name__} is no table; give Rows, a frame of Polars or pandas, or Arrow")
+    if missing := [name for name in columns if name not in table.column_names]:
+        raise InvalidTable(
+            f"there is no column {missing[0]}; there are {', '.join(table.column_names)}", column=missing[0]
+        )
+    table = table.select(list(columns)) if columns else table
     return ShownRows(aware(table.slice(0, most)), table.num_rows, title)
