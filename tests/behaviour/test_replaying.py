@@ -25,6 +25,7 @@ from cqrs_lab.errors import (
     StoreError,
     StoreMissing,
 )
+from cqrs_lab.read.stored import Stored
 from cqrs_lab.scale import replay, seal, verify
 from cqrs_lab.scale.manifest import load, write
 from cqrs_lab.shop import (
@@ -197,6 +198,7 @@ import sys
 for name in ("dask", "distributed", "fsspec"):
     sys.modules[name] = None
 from cqrs_lab import open_shop
+from cqrs_lab.read.stored import Stored
 from cqrs_lab.scale import replay, seal, verify
 from cqrs_lab.shop import daily_orders
 with open_shop(threads=1) as lab:
@@ -260,6 +262,43 @@ def test_a_projection_adopts_rows_and_moves_on(
     assert lab.serve(model).position == lab.head  # built before, it is ahead, and so are its layers
     assert lab.serve(model).adopt(rows) == lab.head
     assert agrees(lab, model)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_a_new_projection_is_made_of_rows_and_not_built(
+    lab: Lab, sealed: Path, client: Any, model: ReadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Served from rows, it is at their position in the mode that is asked for; its layers alone are built."""
+    rows = replay(sealed, model, client)
+    built: list[str] = []
+    build = Stored.build
+
+    def noted(self: Stored, *given: Any, **more: Any) -> int:
+        built.append(self.model.name)
+        return build(self, *given, **more)
+
+    monkeypatch.setattr(Stored, "build", noted)
+    with lab.fork(position=rows.position) as fork:
+        served = fork.serve(model, mode="inline", from_rows=rows)
+        assert model.name not in built
+        assert (served.position, served.mode) == (rows.position, "inline")
+        assert agrees(fork, model)
+        fork.send(place("o-new", line(product="p-new")))
+        assert served.position == fork.head
+        assert agrees(fork, model)
+        assert fork.serve(model, mode="manual", from_rows=rows).mode == "manual"
+        assert agrees(fork, model)
+
+
+def test_rows_that_are_refused_serve_nothing(lab: Lab, sealed: Path, client: Any) -> None:
+    """No projection is there afterwards that was not there before."""
+    rows = replay(sealed, daily_orders, client)
+    with lab.fork(position=5) as fork:
+        with pytest.raises(RowsRefused, match="this one ends at 5"):
+            fork.serve(daily_orders, from_rows=rows)
+        assert fork.lag().dicts() == []
+        with pytest.raises(NotServed, match=r"lab\.serve\(daily_orders\)\.adopt"):
+            fork.serve(daily_orders, "view", from_rows=rows)
 
 
 def test_rows_and_checkpoint_are_those_of_one_position(lab: Lab, sealed: Path, client: Any) -> None:
