@@ -28,6 +28,8 @@ from cqrs_lab.errors import (
 from cqrs_lab.read.stored import Stored
 from cqrs_lab.scale import replay, seal, verify
 from cqrs_lab.scale.manifest import load, write
+from cqrs_lab.scale.reading import described
+from cqrs_lab.scale.spreading import Spreader
 from cqrs_lab.shop import (
     CancelOrder,
     PayOrder,
@@ -235,6 +237,47 @@ with open_shop(threads=1) as lab:
     asked = [sys.executable, str(script), str(tmp_path / "log")]
     said = subprocess.run(asked, env=environment(), capture_output=True, text=True, check=True, timeout=120)
     assert said.stdout.split() == ["begun", "True", "True"]
+
+
+ORDER = "order_events"
+SHUFFLED = [
+    ("SELECT customer_id, median(total) AS m FROM order_events GROUP BY ALL", {"customer_id", "total"}),
+    (
+        "SELECT e.customer_id, count(*) AS n, median(E.TOTAL) AS m FROM order_events AS e GROUP BY 1",
+        {"customer_id", "total"},
+    ),
+    (
+        "SELECT o.customer_id, median(o.total) AS m, count(c.name) AS n FROM order_events AS o "
+        "JOIN customer_events AS c USING (customer_id) GROUP BY ALL",
+        {"customer_id", "total"},
+    ),
+    ("SELECT customer_id, median(total) AS m FROM (SELECT * FROM order_events) GROUP BY ALL", None),
+    ("SELECT customer_id, median(total) AS m, max(e) AS row FROM order_events AS e GROUP BY ALL", None),
+    ("SELECT k, median(p) AS m FROM order_events AS e(p, s, v, k) GROUP BY ALL", None),
+    ("SELECT customer_id, median(total) AS m FROM order_events NATURAL JOIN customer_events GROUP BY ALL", None),
+]
+
+
+@pytest.mark.parametrize(("sql", "named"), SHUFFLED)
+def test_columns_that_are_named_travel_alone(lab: Lab, sealed: Path, sql: str, named: set[str] | None) -> None:
+    """What the text cannot name is not shuffled; where that cannot be told, all columns are."""
+    model = ReadModel("some", "customer_id" if "AS e(p" not in sql else "k", sql)
+    _, manifest = load(sealed)
+    with described(manifest) as database:
+        spreader = Spreader(manifest, {"some": model}, database.columns)
+        every = tuple(spreader.types(ORDER))
+        assert len(every) > 15
+        assert spreader.named(model, ORDER) == tuple(c for c in every if named is None or c in named)
+
+
+@pytest.mark.parametrize("sql", [sql for sql, named in SHUFFLED if named])
+def test_rows_of_columns_that_travelled_alone(lab: Lab, sealed: Path, client: Any, sql: str) -> None:
+    """They are the rows that a rebuild gives."""
+    model = ReadModel("some", "customer_id", sql)
+    rows = replay(sealed, model, client)
+    assert rows.spread == "shuffled"
+    with lab.fork(position=rows.position) as fork:
+        assert sorted(rows.pl().rows(), key=repr) == sorted(fork.serve(model).pl().rows(), key=repr)
 
 
 # -- adopting --------------------------------------------------------------------------------------------------------
