@@ -27,7 +27,7 @@ from cqrs_lab.workbench.course import served_shop
 CROWDS = {1: 300, 8: 100, 32: 40}  # clients at once: commands of each
 LINE = OrderLine(product_id="p-1", quantity=2, unit_price="9.99")
 MOST = 1.0  # ms that HTTP may cost at the median, with one client
-PROCESSES = 4  # that the clients are spread over, at most
+PROCESSES = 2  # that the clients are spread over, at most
 EMPTY = """
 import socket, uvicorn
 from starlette.applications import Starlette
