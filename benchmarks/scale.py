@@ -1,6 +1,7 @@
 """A log that no machine holds: generated, sealed and replayed within a bound of memory; and what spreading costs.
 
 Use: python -m benchmarks.scale --events 100_000_000 [--memory 8] [--partitions 32] [--workers 2] [--models NAME …]
+                                   [--compare]
      python -m benchmarks.scale --shop 2_000_000      every read model of the shop: rebuild; replay by 1 and 2 workers
 
 The large log is made by SQL and goes into the partitions some millions of events at a time, as a seal writes them: the
@@ -25,11 +26,14 @@ from typing import Any
 import psutil
 
 from cqrs_lab import open_shop
-from cqrs_lab.scale import Manifest, replay, seal, verify
+from cqrs_lab.scale import Manifest, Replayed, replay, seal, verify
 from cqrs_lab.scale.folders import Folder
 from cqrs_lab.scale.manifest import SealedCategory, load
+from cqrs_lab.scale.reading import show_events, stored_view
 from cqrs_lab.scale.sealing import Sealing, described
+from cqrs_lab.scale.spreading import Spreader
 from cqrs_lab.shop import daily_orders, shop_domain
+from cqrs_lab.sql.names import quote
 from cqrs_lab.store.database import Database
 from cqrs_lab.workbench import Workload, generate
 
@@ -186,8 +190,10 @@ def cluster(workers: int, memory: float) -> Any:
     )
 
 
-def large(events: int, partitions: int, workers: int, memory: float, folder: Path, models: list[str]) -> None:
-    """Generate, seal and replay a large log within some memory."""
+def large(
+    events: int, partitions: int, workers: int, memory: float, folder: Path, models: list[str], is_compared: bool
+) -> None:
+    """Generate, seal and replay a large log within some memory; compare with one machine, which takes what it needs."""
     from dask.distributed import Client
 
     watched = Watched()
@@ -204,7 +210,37 @@ def large(events: int, partitions: int, workers: int, memory: float, folder: Pat
                 rows = replay(folder / "log", model, client, scratch=folder / "scratch")
             size = sum(file.stat().st_size for file in (folder / "scratch").rglob("*.duckdb"))
             print(f"    {len(rows):,} rows, {rows.spread}, {rows.tasks} tasks, {size / 2**30:.2f} GiB", flush=True)
+            if is_compared:
+                print(f"    {compare(folder, rows)}", flush=True)
             del rows
+
+
+def compare(folder: Path, rows: Replayed) -> str:
+    """Hold replayed rows against those that one DuckDB gives of the text over all files: EXCEPT ALL both ways."""
+    place, manifest = load(folder / "log")
+    model, models = rows.model, {one.id: one for one in shop_domain().read_models}
+    database = Database.open(threads=os.cpu_count())
+    local = Path(tempfile.mkdtemp(dir=folder))
+    try:
+        database.execute(f"SET GLOBAL temp_directory = '{local}'")
+        for name, category in manifest.categories.items():
+            files = (category.files, category.personal_files)
+            show_events(database, name, category, stored_view(place, category, files, local))
+        spreader = Spreader(manifest, models, database.columns)
+        shown = ", ".join(map(quote, spreader.types(model.id)))
+        began = time.perf_counter()
+        count = database.execute(f"CREATE TABLE one_machine AS {spreader.text(model)}")[0][0]
+        took = time.perf_counter() - began
+        with rows.attached(database) as select:
+            replayed = f"SELECT {shown} FROM ({select})"
+            one = f"SELECT {shown} FROM one_machine"
+            sides = ((replayed, one), (one, replayed))
+            differing = [database.execute(f"SELECT count(*) FROM (({a}) EXCEPT ALL ({b}))")[0][0] for a, b in sides]
+        assert differing == [0, 0], f"{model.name}: {differing} rows differ"
+        return f"{count:,} rows of one machine in {took:.1f} s, none differs"
+    finally:
+        database.release()
+        shutil.rmtree(local, ignore_errors=True)
 
 
 def load_or_none(folder: Path) -> Manifest | None:
@@ -253,6 +289,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     some = ["daily_orders", "order_facts", "customer_value", "product_demand"]
     parser.add_argument("--models", nargs="+", default=some)
+    parser.add_argument("--compare", action="store_true", help="with the rows of one machine, up to some 10 M events")
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="cqrs_lab-scale-"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -260,7 +297,7 @@ def main() -> None:
         if given.shop:
             shop(given.shop, given.partitions, given.memory, folder)
         if given.events:
-            large(given.events, given.partitions, given.workers, given.memory, folder, given.models)
+            large(given.events, given.partitions, given.workers, given.memory, folder, given.models, given.compare)
     finally:
         if given.folder is None:
             shutil.rmtree(folder, ignore_errors=True)

@@ -20,6 +20,7 @@ from cqrs_lab.domain import Domain
 from cqrs_lab.errors import DeclarationError
 from cqrs_lab.fork import Drop, Edit, Injected, change_log, copy_log
 from cqrs_lab.messages import Command, Event, Query, Recorded
+from cqrs_lab.read.adopting import Replayed
 from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.history import history
 from cqrs_lab.read.past import Past, as_of, diff
@@ -454,6 +455,7 @@ class Lab:
         on_error: OnError | None = None,
         keep_history: bool | None = None,
         rebuild: bool = False,
+        from_rows: Replayed | None = None,
     ) -> Served:
         """Serve a read model: built up to the head when it is new, attached to when the store has it.
 
@@ -473,13 +475,19 @@ class Lab:
                 keeps the past of those that it is built on. An inline projection's is moved on by catch_up().
             rebuild: make the rows again when another SELECT made those that there are: for one that is being written,
                 in a cell that is run again.
+            from_rows: rows of a projection that were made elsewhere, such as by `cqrs_lab.scale.replay`. A new one is
+                made of them and not built; one that is there adopts them (see `Served.adopt`).
 
         Raises:
             ReadModelRefused: the SELECT does not fit the log.
             ProjectionFailed: its rows do not fit its key.
             NotServed: there is no such mode.
+            RowsRefused: `from_rows` are not those of this read model over this log; nothing is served then that was
+                not before.
         """
-        return self._servings.serve(model, as_, mode, refresh_every, on_error, keep_history, rebuild=rebuild)
+        return self._servings.serve(
+            model, as_, mode, refresh_every, on_error, keep_history, rebuild=rebuild, from_rows=from_rows
+        )
 
     def sql(self, question: str, params: Sequence[Any] = ()) -> Rows:
         """Return the answer to a SELECT over tables of events and read models, all of one moment.

@@ -10,8 +10,10 @@ import json
 import random
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -26,6 +28,7 @@ from cqrs_lab.messages import Command, Query
 
 _FIRST_PAUSE = 0.05  # seconds; twice as long at each attempt, up to a second
 _IDLE = 60.0  # seconds without a sign of life after which a stream is taken for cut
+_TIMEOUT = {"connect": 10.0, "read": _IDLE, "write": 10.0, "pool": 10.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +66,9 @@ class Client:
     def __init__(
         self, address: str, token: str, *, patience: float = 10, transport: httpx.BaseTransport | None = None
     ) -> None:
-        self._patience = patience
+        self._patience, self._address = patience, str(httpx.URL(address)).rstrip("/")
+        self._headers = [("Authorization", f"Bearer {token}")]
         self._http = httpx.Client(
-            base_url=address,
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=httpx.Timeout(10, read=60),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
             transport=transport,
             trust_env=False,
@@ -190,9 +191,8 @@ class Client:
                 params["timeout"] = f"{timeout:g}"
             headers = {"Accept": "text/event-stream", "Last-Event-ID": str(position)}
             try:
-                with self._http.stream(
-                    "GET", "/events", params=params, headers=headers, timeout=httpx.Timeout(10, read=_IDLE)
-                ) as answer:
+                request = self._made("GET", "/events", params=params, headers=headers)
+                with closing(self._http.send(request, stream=True)) as answer:
                     if answer.status_code == 200:
                         for event in _events(answer.iter_lines()):
                             position, until, attempt = event["position"], time.monotonic() + self._patience, 0
@@ -229,16 +229,35 @@ class Client:
     ) -> None:
         self.close()
 
+    def _made(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+    ) -> httpx.Request:
+        """A request as httpx would build it: to have it merge addresses, headers and cookies takes 0.2 ms each time."""
+        return httpx.Request(
+            method,
+            _url(self._address + path),
+            params=params or None,
+            headers=[*self._headers, *(headers or {}).items()],
+            content=content,
+            extensions={"timeout": _TIMEOUT},
+        )
+
     def _request(self, method: str, path: str, **what: Any) -> httpx.Response:
         """Ask until there is an answer that asking again would not change."""
         until, attempt = time.monotonic() + self._patience, 0
         while True:
             try:
-                answer = self._http.request(method, path, **what)
+                answer = self._http.send(self._made(method, path, **what))
             except httpx.TransportError as error:
                 if time.monotonic() > until:
                     raise ServerError(
-                        f"{self._http.base_url} gave no answer within {self._patience:g} s: {error!r}; whether a "
+                        f"{self._address} gave no answer within {self._patience:g} s: {error!r}; whether a "
                         "command was carried out is not known, and sending it again with its command_id tells"
                     ) from error
             else:
@@ -253,6 +272,11 @@ class Client:
     def _pause(attempt: int) -> int:
         time.sleep(random.uniform(0.5, 1) * min(1, _FIRST_PAUSE * 2**attempt))
         return attempt + 1
+
+
+@lru_cache(1_000)
+def _url(address: str) -> httpx.URL:
+    return httpx.URL(address)
 
 
 def _late(status: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -2,7 +2,9 @@
 
 Owns the mapping. `id` is the event's id, `source` the stream as /category/id, `type` the event's type, `subject` the
 stream's id, `time` when it happened; the rest of the envelope stands in extensions. Events leave in the version that
-the domain declares now: an older one is lifted. Not in them: the keys of commands, snapshots, what read models hold.
+the domain declares now: an older one is lifted. `commandid`, `commandtype` and `commanddigest` tell the command that
+led to an event, so that a log that enters as it was still knows which keys are used. Not in them: keys of commands that
+led to nothing, snapshots, what read models hold.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from cqrs_lab.http import inside
 from cqrs_lab.http.problems import Refused
 from cqrs_lab.messages import Event, Recorded, refused
 from cqrs_lab.store.categories import Category
+from cqrs_lab.write.batch import Remembered
 from cqrs_lab.write.enveloped import Enveloped, TakenIn
 from cqrs_lab.write.enveloped import take_in as take_in_log
 from cqrs_lab.write.middleware import checked_id, checked_time
@@ -35,10 +38,15 @@ ONE, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json
 _FORMAT = JSONFormat()
 _PAGE = 1_000
 _TEXTS = {"correlationid": "correlation_id", "causationid": "causation_id", "commandid": "command_id"}
+_COMMAND = {"commandtype": "command", "commanddigest": "digest"}
 
 
-def written(recorded: Recorded) -> bytes:
-    """Return an event as a CloudEvent in JSON."""
+def written(recorded: Recorded, command: Remembered | None = None) -> bytes:
+    """Return an event as a CloudEvent in JSON.
+
+    Args:
+        command: what is remembered of the command that led to it.
+    """
     category, _, id = recorded.stream.partition("/")
     attributes: dict[str, Any] = {
         "specversion": "1.0",
@@ -55,6 +63,8 @@ def written(recorded: Recorded) -> bytes:
         "recordedat": recorded.recorded_at.isoformat(),
     }
     attributes |= {name: value for name, of in _TEXTS.items() if (value := getattr(recorded, of)) is not None}
+    if command is not None:  # of one whose personal data were erased there is no digest
+        attributes |= {name: value for name, of in _COMMAND.items() if (value := getattr(command, of))}
     data = to_jsonable_python(recorded.event, bytes_mode="base64", inf_nan_mode="strings")
     return _FORMAT.write(CloudEvent(attributes, data))
 
@@ -64,7 +74,13 @@ def page(lab: Lab, after: int, limit: int, category: str | None) -> tuple[bytes,
     head = lab.head
     found = inside.read_events(lab, after, head, limit, category)
     last = found[-1].position if found and len(found) == limit else max(after, head)
-    return b"[" + b",\n".join(map(written, found)) + b"]", last
+    return b"[" + b",\n".join(_written(lab, found)) + b"]", last
+
+
+def _written(lab: Lab, found: list[Recorded]) -> Iterator[bytes]:
+    ids = list({one.command_id for one in found if one.command_id is not None})
+    commands = inside.store(lab).remember(ids)
+    return (written(one, commands.get(one.command_id or "")) for one in found)
 
 
 def export(lab: Lab, after: int = 0, category: str | None = None) -> Iterator[bytes]:
@@ -83,8 +99,8 @@ def export(lab: Lab, after: int = 0, category: str | None = None) -> Iterator[by
             )
     head = lab.head
     while found := inside.read_events(lab, after, head, _PAGE, category):
-        for recorded in found:
-            yield written(recorded) + b"\n"
+        for line in _written(lab, found):
+            yield line + b"\n"
         after = found[-1].position
 
 
@@ -123,8 +139,9 @@ def take_in(lab: Lab, events: Iterable[tuple[str, Any]], *, as_facts: bool = Fal
     """Append CloudEvents to the log: all of them, or none.
 
     They are facts: each is checked by the rules of its event class, and no decider is asked. Into an empty store a
-    whole log enters as it was. Into another one, or with `as_facts`, positions, versions and times of recording are
-    given out again; an event whose id came before is left out, so that a batch can be sent again.
+    whole log enters as it was, with the keys of the commands that led to its events. Into another one, or with
+    `as_facts`, positions, versions and times of recording are given out again and no key is used; an event whose id
+    came before is left out, so that a batch can be sent again.
 
     Raises:
         InvalidMessage: one of them is no CloudEvent, or breaks a rule; says which.
@@ -177,7 +194,7 @@ def _read(where: str, given: Any, categories: Iterable[Category]) -> Enveloped:
         version=_number(where, event, "version"),
         occurred_at=None if "time" not in given or time is None else checked_time(f"{where}: time", time),
         recorded_at=_recorded_at(where, event),
-        **{of: _text(where, event, name) for name, of in _TEXTS.items()},
+        **{of: _text(where, event, name) for name, of in (_TEXTS | _COMMAND).items()},
     )
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
+from uuid import uuid4
 
 from cqrs_lab.app import Lab
 from cqrs_lab.errors import NotYet, QueryTooLong
@@ -50,14 +51,22 @@ def heads(lab: Lab) -> Heads:
     return lab._log.heads
 
 
-def mark(lab: Lab, model: Model, served_as: ServedAs | None) -> tuple[int, str]:
+def mark(lab: Lab, model: Model, served_as: ServedAs | None, start: str) -> tuple[int, str]:
     """Return the position that an answer about a read model tells now, and the tag of such answers.
 
-    An erasure changes rows and no position, so it is part of the tag.
+    Rows can change at one position: an erasure, a retry of an event that was set aside, a rebuild. So the tag counts
+    the changes, too. Nothing counts those of the time before this server began, in which the code may have changed as
+    well: a tag holds for one server.
+
+    Args:
+        start: what tells this server from those before it.
     """
-    position = chosen(lab._servings.running, model, served_as).position
-    erasures = lab._log.heads.erasures
-    return position, f'"{position}"' if not erasures else f'"{position}.{erasures}"'
+    served = chosen(lab._servings.running, model, served_as)
+    position = served.position
+    changes = lab._log.memory.answers.seen((served.model.id, served.as_))
+    # While rows are being changed it cannot be told which ones are sent: that tag is used once.
+    count = sum(changes) if changes is not None else f"x{uuid4().hex[:8]}"
+    return position, f'"{position}.{start}.{count}"'
 
 
 def wait(

@@ -118,8 +118,8 @@ def _query(name: str, kind: type[Query], schemas: Mapping[str, Schema], limits: 
             _header("If-None-Match", "The tag of an answer that the client has", {"type": "string"}),
         ],
         "responses": {
-            "200": _answer("The answer; its tag is the position that it tells", {}, _TAG),
-            "304": {"description": "Nothing has changed since that position", "headers": _TAG},
+            "200": _answer("The answer; its tag begins with the position that it tells", {}, _TAG),
+            "304": {"description": "Nothing has changed since the answer with that tag", "headers": _TAG},
             **_problems("401", "404", "422", "503"),
         },
     }
@@ -257,7 +257,7 @@ _WAYS = ("view", "materialized", "projection")
 _KEY = {"type": "string", "minLength": 1, "maxLength": 500}
 _POSITION = {"type": "integer", "minimum": 0, "format": "int64"}
 _VERSION = {"type": "string", "pattern": '^"?[0-9]{1,9}"?$'}
-_TAG = {"ETag": {"schema": {"type": "string"}, "description": "The position that the answer tells"}}
+_TAG = {"ETag": {"schema": {"type": "string"}, "description": "Begins with the position that the answer tells"}}
 _TEXT, _NUMBER = {"type": "string"}, {"type": "integer"}
 _MAYBE = {"type": ["string", "null"]}
 

@@ -6,6 +6,7 @@ Owns the ASGI application. It knows no thread (`work.py`), no error's looks (`pr
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -29,6 +30,7 @@ from cqrs_lab.http.security import OWNER, Tokens
 from cqrs_lab.http.work import Work
 from cqrs_lab.messages import INT64_MAX
 from cqrs_lab.read.table import WAYS, ServedAs
+from cqrs_lab.store.rows import unasked
 
 _LOGGER = logging.getLogger("cqrs_lab.http")
 _JSON = "application/json"
@@ -81,6 +83,7 @@ class _Routes:
             taken = kind.model_fields.keys() & {"at_least", "timeout", "served_as"}
             if taken:
                 raise DeclarationError(f"{name}.{taken.pop()}: over HTTP that name says how to ask; give it another")
+        self.start = secrets.token_hex(4)
         self.work = Work(lab, limits)
         self.feed = Feed(lab, self.work, limits)
         self.description = wire.encoded(openapi.described(lab, limits))
@@ -174,7 +177,7 @@ class _Routes:
     # -- queries ---------------------------------------------------------------------------------------------------
 
     async def ask(self, request: Request, _: str) -> Response:
-        """Answer a query; its tag is the position that it tells."""
+        """Answer a query; its tag begins with the position that it tells."""
         name = request.path_params["name"]
         kind = self.queries.get(name)
         if kind is None:
@@ -189,7 +192,7 @@ class _Routes:
         served_as = cast("ServedAs | None", own.get("served_as"))
         if served_as not in (None, *WAYS):
             raise NotServed(f"a read model is served as {', '.join(WAYS)}, not as {served_as!r:.50}")
-        mark = partial(inside.mark, self.lab, kind.model, served_as)
+        mark = partial(inside.mark, self.lab, kind.model, served_as, self.start)
         position, tag = await self.work.query(mark)
         if at_least is not None and position < at_least:
             is_stopping = lambda: self.work.is_stopping  # noqa: E731
@@ -206,7 +209,8 @@ class _Routes:
         )
 
     def _answer(self, query: Any, served_as: ServedAs | None) -> bytes:
-        return wire.encoded(wire.answer(self.lab.ask(query, served_as=served_as), self.limits.rows))
+        with unasked(self.limits.rows):
+            return wire.encoded(wire.answer(self.lab.ask(query, served_as=served_as), self.limits.rows))
 
     async def lag(self, request: Request, _: str) -> Response:
         """Tell how far each serving is behind."""

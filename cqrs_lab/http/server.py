@@ -16,7 +16,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from cqrs_lab.app import Lab
 from cqrs_lab.errors import DeclarationError
@@ -27,6 +27,8 @@ from cqrs_lab.http.security import OWNER, Tokens
 PORT = 8765
 _MORE = 1_000  # connections besides event streams
 _TICKS = 10  # of 0.1 s between two looks at the connections
+_HEAD = 64 * 2**10  # bytes after which the head of a request must have ended
+_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 def serve(
@@ -65,7 +67,7 @@ def serve(
         made,
         http=Impatient,
         ws="none",
-        loop="asyncio",
+        loop="auto",
         lifespan="on",
         log_level="warning",
         access_log=False,
@@ -80,24 +82,40 @@ def serve(
         _Server(config, made, limits, started).run([listening])
 
 
-class Impatient(H11Protocol):
-    """A connection that is closed when no request comes."""
+class Impatient(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """A connection that is closed when no request comes, or one whose head has no end.
+
+    httptools reads it where that is installed, h11 otherwise: the first is compiled, the second runs everywhere.
+    """
 
     seconds = 10.0
+    head = 0  # bytes of the head that have come
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         """Begin to wait."""
         super().connection_made(transport)
+        self.waited = self.loop.time()
+        self.progress: tuple[int, float] | None = None
         # asyncio does so for sockets that it made itself; without it an answer of two parts waits 40 ms for a sign that
         # the first one came.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.progress: tuple[int, float] | None = None
-        self.waited = self.loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, unless it is still the head of a request: httptools would keep one of any size."""
+        if self._is_idle and self.head > _HEAD:
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
+            return
+        super().data_received(data)
+        self.head = self.head + len(data) if self._is_idle else 0
+
+    @property
+    def _is_idle(self) -> bool:
+        return self.cycle is None or bool(self.cycle.response_complete)
 
     def look(self, now: float, patience: float) -> None:
         """Cut the connection when its head does not come, or nobody takes what is sent."""
-        is_idle = self.cycle is None or self.cycle.response_complete
-        if not is_idle:
+        if not self._is_idle:
             self.waited = now
         elif now - self.waited > self.seconds and self.timeout_keep_alive_task is None:
             self.transport.abort()

@@ -28,11 +28,17 @@ def encoded(value: Any) -> bytes:
 def answer(given: Any, most: int) -> Any:
     """Return what a query answered as plain values: a frame or Rows as a list of objects.
 
+    Of Rows that nobody has looked at one more is fetched than may be sent, and not all of them.
+
     Raises:
         Refused: it has too many rows.
     """
-    if hasattr(given, "__len__") and not isinstance(given, str | bytes) and len(given) > most:
-        said = f"the answer has {len(given):,} rows, and this server sends {most:,} at most; ask for less"
+    if isinstance(given, Rows):
+        is_too_large = not given.fetch(most)
+    else:
+        is_too_large = hasattr(given, "__len__") and not isinstance(given, str | bytes) and len(given) > most
+    if is_too_large:
+        said = f"the answer has more than {most:,} rows, which this server sends at most; ask for less"
         raise Refused(422, "answer-too-large", said)
     if isinstance(given, Rows):
         return given.dicts()

@@ -16,6 +16,7 @@ from cachetools import LRUCache
 
 from cqrs_lab.errors import QueryFailed
 from cqrs_lab.ivm.absent import Present
+from cqrs_lab.ivm.lists import asked_in_select
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.ivm.reading import CannotPlan, Use
 from cqrs_lab.ivm.shape import Shape, is_position
@@ -110,7 +111,7 @@ class Fold:
             "group_sets": [list(range(len(by)))] if by else [],
             "aggregate_handling": "STANDARD_HANDLING",
         }
-        return template(self.shape.tree | grouped, self.model.sql)
+        return template(asked_in_select(self.shape.tree | grouped, self.shape), self.model.sql)
 
     def taken_over(self, state: State) -> Node | None:
         """Return the expression of which a state shows the value that it has in one of the events; None for others."""

@@ -21,6 +21,7 @@ from cqrs_lab.store.categories import as_stored
 from cqrs_lab.store.rows import Rows
 
 _MOST = 10_000  # answers kept
+_MOST_ROWS = 100_000  # of an answer that is kept
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class Cache:
         """Return the answer of a serving to a query, and whether it was kept from before.
 
         Not kept is what a view answers, for it is always fresh; what a query that has no hash is answered; and an
-        answer for which more was read than get(), where() and all rows, or that cannot be copied.
+        answer for which more was read than get(), where() and all rows, that has very many rows, or that cannot be
+        copied.
         """
         key = (query, repr(query))  # 1 == True: equal queries may still ask for different things
         if served.as_ == "view" or served.state != "ok" or not _has_hash(query):
@@ -117,8 +119,10 @@ class Recorder:
 
     def _fetched(self, rows: Rows) -> Rows:
         """Fetch now what is fetched at the first look otherwise: that could be after the rows have changed."""
-        rows.arrow()
-        self.handed.append(rows)
+        if rows.fetch(_MOST_ROWS):
+            self.handed.append(rows)
+        else:  # as without a cache: who asked may want a part of them
+            self.is_known = False
         return rows
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from cqrs_lab.errors import CqrsLabError, NotServed, QueryError, StoreError, UnknownEventType
+from cqrs_lab.read.adopting import Replayed
 from cqrs_lab.read.catalog import Catalog
 from cqrs_lab.read.kept import keep, remade
 from cqrs_lab.read.projection import Model, Projection
@@ -49,6 +50,7 @@ class Servings:
         keep_history: bool | None = None,
         *,
         rebuild: bool = False,
+        from_rows: Replayed | None = None,
     ) -> Served:
         """Build a serving up to the head when it is new, attach to it when it is there (see `Lab.serve`)."""
         if as_ not in WAYS:
@@ -66,9 +68,11 @@ class Servings:
                 self.catalog.dead.tell(found.name, on_error)
             there = self.catalog.checkpoint(found, as_)
             served = Served(self.running, found, as_, wanted or (there.mode if there else "manual"))
-            if there is None or as_ == "view":
+            if from_rows is not None:
+                self.running.adopt(served.stored, from_rows)
+            elif there is None or as_ == "view":
                 served.make()
-            elif there.mode != served.mode:
+            if there is not None and there.mode != served.mode and as_ != "view":
                 with self._log.database.lock(SERVINGS):
                     served.stored.write_mode()
             if rebuild and served.state != "ok":

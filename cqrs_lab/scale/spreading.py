@@ -30,7 +30,7 @@ from cqrs_lab.scale.manifest import Manifest
 from cqrs_lab.scale.reading import read_events
 from cqrs_lab.scale.working import Describe
 from cqrs_lab.sql.names import names_events, quote
-from cqrs_lab.sql.parse import Node, item_name
+from cqrs_lab.sql.parse import Node, item_name, nodes
 from cqrs_lab.sql.places import Place
 
 Kind = Literal["by stream", "merged", "shuffled", "whole"]
@@ -298,6 +298,28 @@ class Spreader:
     def is_apart(self, spread: Spread) -> bool:
         """Return whether rows of one key could only be made by one task, so that each looks at its own."""
         return spread.kind != "by stream" or any(key.lower() in spread.stream for key in spread.model.keys)
+
+    def named(self, model: ReadModel, source: str) -> tuple[str, ...]:
+        """Return the columns of a table of events, or of a layer, that the text of a read model could name.
+
+        One too many costs bytes, one too few would be wrong: all of them, where the text has a star, a row as a value,
+        a NATURAL JOIN, or columns by number or under other names.
+        """
+        columns, names = tuple(self.types(source)), set[str]()
+        tables = [node for node in nodes(model.tree) if node.get("type") == "BASE_TABLE"]
+        rows = {str(table[name]).lower() for table in tables for name in ("alias", "table_name")}
+        if any(table["column_name_alias"] for table in tables):
+            return columns
+        for node in nodes(model.tree):
+            if node.get("class") in ("STAR", "POSITIONAL_REFERENCE") or node.get("ref_type") == "NATURAL":
+                return columns
+            names |= {name.lower() for name in node.get("using_columns", ())}
+            if node.get("class") == "COLUMN_REF":
+                found = [name.lower() for name in node["column_names"]]
+                if len(found) == 1 and found[0] in rows:
+                    return columns
+                names |= {*found}
+        return tuple(column for column in columns if column.lower() in names) or columns[:1]
 
     # -- texts -------------------------------------------------------------------------------------------------------
 

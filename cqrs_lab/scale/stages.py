@@ -145,14 +145,15 @@ class Run:
             bucket = _free_name(bucket, self.spreader.types(shape.use(number).name))
         for number, cut in spread.cuts.items():
             use = shape.use(number)
-            by = f"SELECT *, hash({cut.text}) % {buckets} AS {quote(bucket)} FROM ({{}}\n) AS {quote(use.alias)}"
+            some = ", ".join(map(quote, self.spreader.named(spread.model, use.name)))
+            by = f"SELECT {some}, hash({cut.text}) % {buckets} AS {quote(bucket)} FROM ({{}}\n) AS {quote(use.alias)}"
             by += f" ORDER BY {quote(bucket)}"
             layer = None if use.is_events else self.spreader.spread(self.spreader.models[use.name])
             if layer is None or layer.kind == "by stream":
                 select = by.replace("{}", self.spreader.source(use.name), 1)
                 category = layer.category if layer else self.spreader.category(use.name)
                 beside = self._beside(self.spreader.needs(layer) if layer else ())
-                tasks += [(number, self._task(some, beside, {"rows": select})) for some in self._parts(category)]
+                tasks += [(number, self._task(part, beside, {"rows": select})) for part in self._parts(category)]
             else:
                 columns, (files, _) = tuple(self.spreader.types(use.name)), self.rows(layer.model)
                 select = by.replace("{}", "SELECT * FROM piece.moved", 1)
@@ -173,7 +174,7 @@ class Run:
             pieces = [
                 Pieces(
                     str(number),
-                    tuple(self.spreader.types(shape.use(number).name)),
+                    self.spreader.named(spread.model, shape.use(number).name),
                     tuple(one.file for one in done),
                     where=f"{quote(bucket)} = {value}",
                 )

@@ -45,6 +45,7 @@ class Remembered:
         first: position of its first event; behind `last` when it led to none.
         last: position of its last event, or the head when it led to none.
         recorded: its events, while they are part of a batch that is not stored yet.
+        command: name of its type.
     """
 
     digest: str
@@ -53,6 +54,7 @@ class Remembered:
     first: int
     last: int
     recorded: tuple[Recorded, ...] | None = None
+    command: str = ""
 
 
 Seen = tuple[int | None, int]

@@ -17,7 +17,7 @@ from cqrs_lab.errors import InvalidMessage
 from cqrs_lab.messages import Event, Recorded
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.categories import Category
-from cqrs_lab.write.batch import Batch, Seen, add_event
+from cqrs_lab.write.batch import Batch, Context, Remembered, Seen, add_command, add_event
 from cqrs_lab.write.event_store import EventStore
 
 _CHUNK = 5_000  # events that are inserted at once
@@ -31,6 +31,8 @@ class Enveloped:
 
     Attributes:
         where: what to call it in an error, such as "line 7".
+        command: name of the type of the command that led to it, where its key is remembered.
+        digest: what that command said; none is left after an erasure.
     """
 
     where: str
@@ -44,6 +46,8 @@ class Enveloped:
     correlation_id: str | None
     causation_id: str | None
     command_id: str | None
+    command: str | None = None
+    digest: str | None = None
 
     @property
     def stream(self) -> str:
@@ -88,6 +92,7 @@ def take_in(store: EventStore, events: Iterable[Enveloped], *, as_facts: bool = 
         had_events = batch.position > 0
         appended = known = 0
         seen: set[UUID] = set()
+        commands = _Commands()
         latest = batch.recorded_at + _AHEAD
         for chunk in _chunks(chain([first], given)):
             new = [one for one in chunk if _is_new(one, seen, refuse=kept)]
@@ -97,11 +102,52 @@ def take_in(store: EventStore, events: Iterable[Enveloped], *, as_facts: bool = 
             _find_streams(store, batch, new)
             for one in new:
                 _add(store, batch, one, kept, latest)
+            if kept:
+                commands.add(batch, new)
             store.insert(batch)
             batch.latest = dict(list(batch.latest.items())[-_LATEST:])
             appended, known = appended + len(new), known + len(chunk) - len(new)
+        if kept:
+            commands.finish(batch)
+            store.insert(batch)
         position = batch.position
     return TakenIn(appended, known, position, kept)
+
+
+class _Commands:
+    """The commands that led to events of a whole log: their keys stay used, so that none is carried out twice."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+        self._last: Enveloped | None = None  # the latest event of one, whose others may follow
+        self._first = 0  # position of its first one
+
+    def add(self, batch: Batch, events: list[Enveloped]) -> None:
+        """Look at more events, in order."""
+        for one in events:
+            assert one.position is not None
+            if self._last is not None and (one.command_id, one.stream) == (self._last.command_id, self._last.stream):
+                self._last = one
+                continue
+            self.finish(batch)
+            if one.command_id is not None and one.command is not None:
+                self._last, self._first = one, one.position
+
+    def finish(self, batch: Batch) -> None:
+        """Keep what is to be remembered of the latest command; the first one of an id counts."""
+        one, self._last = self._last, None
+        if one is None or one.command_id is None or one.position is None or one.command_id in self._seen:
+            return
+        self._seen.add(one.command_id)
+        context = Context(
+            correlation_id=one.correlation_id,
+            causation_id=one.causation_id,
+            command_id=one.command_id,
+            command=one.command or "",
+            digest=one.digest or "",
+        )
+        number, _ = batch.streams[one.stream]
+        add_command(batch, context, Remembered(context.digest, number, one.correlation_id, self._first, one.position))
 
 
 def _chunks(events: Iterator[Enveloped]) -> Iterator[list[Enveloped]]:

@@ -306,7 +306,7 @@ class EventStore:
     def _remembered(self, condition: str, value: Any) -> dict[str, Remembered]:
         # Without positions: a command that led to nothing, noted by an earlier version.
         ends = "coalesce(first_position, 1), coalesce(last_position, 0)"
-        columns = f"command_id, digest, stream_no, correlation_id, {ends}"
+        columns = f"command_id, digest, stream_no, correlation_id, {ends}, NULL, type"
         found = self._database.execute(f"SELECT {columns} FROM commands WHERE command_id {condition}", [value])
         return {id: Remembered(*rest) for id, *rest in found}
 

@@ -25,8 +25,11 @@ from cqrs_lab.errors import (
     StoreError,
     StoreMissing,
 )
+from cqrs_lab.read.stored import Stored
 from cqrs_lab.scale import replay, seal, verify
 from cqrs_lab.scale.manifest import load, write
+from cqrs_lab.scale.reading import described
+from cqrs_lab.scale.spreading import Spreader
 from cqrs_lab.shop import (
     CancelOrder,
     PayOrder,
@@ -197,6 +200,7 @@ import sys
 for name in ("dask", "distributed", "fsspec"):
     sys.modules[name] = None
 from cqrs_lab import open_shop
+from cqrs_lab.read.stored import Stored
 from cqrs_lab.scale import replay, seal, verify
 from cqrs_lab.shop import daily_orders
 with open_shop(threads=1) as lab:
@@ -235,6 +239,47 @@ with open_shop(threads=1) as lab:
     assert said.stdout.split() == ["begun", "True", "True"]
 
 
+ORDER = "order_events"
+SHUFFLED = [
+    ("SELECT customer_id, median(total) AS m FROM order_events GROUP BY ALL", {"customer_id", "total"}),
+    (
+        "SELECT e.customer_id, count(*) AS n, median(E.TOTAL) AS m FROM order_events AS e GROUP BY 1",
+        {"customer_id", "total"},
+    ),
+    (
+        "SELECT o.customer_id, median(o.total) AS m, count(c.name) AS n FROM order_events AS o "
+        "JOIN customer_events AS c USING (customer_id) GROUP BY ALL",
+        {"customer_id", "total"},
+    ),
+    ("SELECT customer_id, median(total) AS m FROM (SELECT * FROM order_events) GROUP BY ALL", None),
+    ("SELECT customer_id, median(total) AS m, max(e) AS row FROM order_events AS e GROUP BY ALL", None),
+    ("SELECT k, median(p) AS m FROM order_events AS e(p, s, v, k) GROUP BY ALL", None),
+    ("SELECT customer_id, median(total) AS m FROM order_events NATURAL JOIN customer_events GROUP BY ALL", None),
+]
+
+
+@pytest.mark.parametrize(("sql", "named"), SHUFFLED)
+def test_columns_that_are_named_travel_alone(lab: Lab, sealed: Path, sql: str, named: set[str] | None) -> None:
+    """What the text cannot name is not shuffled; where that cannot be told, all columns are."""
+    model = ReadModel("some", "customer_id" if "AS e(p" not in sql else "k", sql)
+    _, manifest = load(sealed)
+    with described(manifest) as database:
+        spreader = Spreader(manifest, {"some": model}, database.columns)
+        every = tuple(spreader.types(ORDER))
+        assert len(every) > 15
+        assert spreader.named(model, ORDER) == tuple(c for c in every if named is None or c in named)
+
+
+@pytest.mark.parametrize("sql", [sql for sql, named in SHUFFLED if named])
+def test_rows_of_columns_that_travelled_alone(lab: Lab, sealed: Path, client: Any, sql: str) -> None:
+    """They are the rows that a rebuild gives."""
+    model = ReadModel("some", "customer_id", sql)
+    rows = replay(sealed, model, client)
+    assert rows.spread == "shuffled"
+    with lab.fork(position=rows.position) as fork:
+        assert sorted(rows.pl().rows(), key=repr) == sorted(fork.serve(model).pl().rows(), key=repr)
+
+
 # -- adopting --------------------------------------------------------------------------------------------------------
 
 MODELS = [order_facts, order_summary, order_list, customer_value, daily_orders, product_demand, delivery_times]
@@ -260,6 +305,43 @@ def test_a_projection_adopts_rows_and_moves_on(
     assert lab.serve(model).position == lab.head  # built before, it is ahead, and so are its layers
     assert lab.serve(model).adopt(rows) == lab.head
     assert agrees(lab, model)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_a_new_projection_is_made_of_rows_and_not_built(
+    lab: Lab, sealed: Path, client: Any, model: ReadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Served from rows, it is at their position in the mode that is asked for; its layers alone are built."""
+    rows = replay(sealed, model, client)
+    built: list[str] = []
+    build = Stored.build
+
+    def noted(self: Stored, *given: Any, **more: Any) -> int:
+        built.append(self.model.name)
+        return build(self, *given, **more)
+
+    monkeypatch.setattr(Stored, "build", noted)
+    with lab.fork(position=rows.position) as fork:
+        served = fork.serve(model, mode="inline", from_rows=rows)
+        assert model.name not in built
+        assert (served.position, served.mode) == (rows.position, "inline")
+        assert agrees(fork, model)
+        fork.send(place("o-new", line(product="p-new")))
+        assert served.position == fork.head
+        assert agrees(fork, model)
+        assert fork.serve(model, mode="manual", from_rows=rows).mode == "manual"
+        assert agrees(fork, model)
+
+
+def test_rows_that_are_refused_serve_nothing(lab: Lab, sealed: Path, client: Any) -> None:
+    """No projection is there afterwards that was not there before."""
+    rows = replay(sealed, daily_orders, client)
+    with lab.fork(position=5) as fork:
+        with pytest.raises(RowsRefused, match="this one ends at 5"):
+            fork.serve(daily_orders, from_rows=rows)
+        assert fork.lag().dicts() == []
+        with pytest.raises(NotServed, match=r"lab\.serve\(daily_orders\)\.adopt"):
+            fork.serve(daily_orders, "view", from_rows=rows)
 
 
 def test_rows_and_checkpoint_are_those_of_one_position(lab: Lab, sealed: Path, client: Any) -> None:

@@ -14,7 +14,7 @@ from support import pay, place
 from support.command_line import call, run
 
 from cqrs_lab import Domain, Event, Lab, open_shop
-from cqrs_lab.errors import InvalidMessage, UnknownEventType
+from cqrs_lab.errors import IdempotencyConflict, InvalidMessage, UnknownEventType
 from cqrs_lab.http import cloud
 from cqrs_lab.shop import RegisterCustomer, order_summary
 from cqrs_lab.workbench import Workload, generate
@@ -57,6 +57,34 @@ def test_out_and_in_again_is_the_same_log() -> None:
         assert sorted(other.serve(order_summary).rows()) == sorted(one.serve(order_summary).rows())
         receipts = [lab.send(place("after")) for lab in (one, other)]
         assert receipts[0].position == receipts[1].position
+
+
+def test_a_key_that_was_used_stays_used() -> None:
+    """In a log that enters as it was no command is carried out twice, and no key stands for another command."""
+    with filled() as one, open_shop() as other:
+        one.send(RegisterCustomer(customer_id="gone", name="Eve", email="e@b.org"), command_id="key-2")
+        one.forget("gone")
+        first = one.send(pay("mine"), command_id="key-1")
+        taken_in(other, list(cloud.export(one)))
+        told = "SELECT * EXCLUDE (stream_no) FROM commands WHERE first_position <= last_position ORDER BY ALL"
+        rows = [lab._log.database.execute(told) for lab in (one, other)]
+        assert len(rows[0]) == 4
+        assert rows[0] == rows[1]
+        again = other.send(pay("mine"), command_id="key-1")
+        assert (again.position, again.version, again.events) == (first.position, first.version, first.events)
+        with pytest.raises(IdempotencyConflict):
+            other.send(place("another"), command_id="key-1")
+        assert other.send(RegisterCustomer(customer_id="gone", name="?", email="?@b"), command_id="key-2").events
+        assert other.head == one.head
+
+
+def test_events_that_enter_as_facts_use_no_key() -> None:
+    """A key of another log says nothing here: the command of that id is still to be carried out."""
+    with filled() as one, open_shop() as other:
+        taken_in(other, list(cloud.export(one)), as_facts=True)
+        head = other.head
+        other.send(place("new"), command_id="key-1")
+        assert other.head == head + 1
 
 
 def test_each_line_is_a_cloudevent_for_others() -> None:

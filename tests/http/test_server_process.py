@@ -7,7 +7,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -207,6 +207,22 @@ def test_cut_connections_and_slow_ones_harm_nobody(client: Client, served: Serve
             client.send(place(f"o-{n}"))
         assert len(client.ask(OrdersOfCustomer(customer_id="c-1"), at_least=20, timeout=30)) == 20
         assert client.ask(OrderDetails(order_id="cut")) is None
+
+
+def test_a_head_without_end_is_refused(client: Client, served: ServedShop) -> None:
+    """Lines of a head that never ends are taken up to a bound, whoever reads them, and memory does not grow with it."""
+    client.send(place("o-1"))
+    before = memory(served.process.pid)
+    with connected(served) as endless:
+        endless.sendall(b"GET /health HTTP/1.1\r\n")
+        with suppress(ConnectionError):
+            for number in range(64):
+                endless.sendall(b"".join(b"X-%d-%d: %s\r\n" % (number, n, b"x" * 1_000) for n in range(1_000)))
+        with suppress(ConnectionError):
+            assert answered(endless)[:12] in (b"", b"HTTP/1.1 431", b"HTTP/1.1 400")
+    assert memory(served.process.pid) - before < 16 * MIB
+    for _ in range(300):  # each is counted by itself
+        client.lag()
 
 
 IMPATIENT = """
