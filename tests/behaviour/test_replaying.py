@@ -25,6 +25,7 @@ from cqrs_lab.errors import (
     StoreError,
     StoreMissing,
 )
+from cqrs_lab.read.stored import Stored
 from cqrs_lab.scale import replay, seal, verify
 from cqrs_lab.scale.manifest import load, write
 from cqrs_lab.shop import (
@@ -197,6 +198,7 @@ import sys
 for name in ("dask", "distributed", "fsspec"):
     sys.modules[name] = None
 from cqrs_lab import open_shop
+from cqrs_lab.read.stored import Stored
 from cqrs_lab.scale import replay, seal, verify
 from cqrs_lab.shop import daily_orders
 with open_shop(threads=1) as lab:
@@ -219,6 +221,7 @@ def test_a_plain_script_can_replay(tmp_path: Path) -> None:
     code = """
 import sys
 from cqrs_lab import open_shop
+from cqrs_lab.read.stored import Stored
 from cqrs_lab.scale import replay, seal
 from cqrs_lab.shop import daily_orders
 from cqrs_lab.workbench import Workload, generate
@@ -272,6 +275,22 @@ def test_rows_and_checkpoint_are_those_of_one_position(lab: Lab, sealed: Path, c
             database.execute("UPDATE projection.daily_orders SET orders = 1000")
         served.adopt(rows)
         assert agrees(fork, daily_orders)
+
+
+def test_nothing_is_erased_while_rows_are_adopted(
+    lab: Lab, sealed: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the look at the log until the rows are taken over an erasure waits, or it would not find what it erases."""
+    real, kept_out = Stored.take, list[bool]()
+
+    def take(self: Stored, rows: str, at: int) -> int:
+        kept_out.append(self._memory._builders > 0)
+        return real(self, rows, at)
+
+    monkeypatch.setattr(Stored, "take", take)
+    rows = replay(sealed, daily_orders, client)
+    assert lab.serve(daily_orders).adopt(rows) == lab.head
+    assert kept_out == [True]
 
 
 def test_only_a_projection_adopts(lab: Lab, sealed: Path, client: Any) -> None:
