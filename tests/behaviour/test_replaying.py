@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -325,6 +326,24 @@ def test_rows_of_another_log_are_refused(lab: Lab, sealed: Path, client: Any) ->
         assert served.arrow().equals(before)
     with lab.fork(position=5) as fork, pytest.raises(RowsRefused, match="this one ends at 5"):
         fork.serve(daily_orders).adopt(rows)
+
+
+def test_rows_of_other_columns_are_refused(
+    lab: Lab, sealed: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of a version that keeps other columns are refused with both; the old ones stay."""
+    rows, served = replay(sealed, daily_orders, client), lab.serve(daily_orders)
+    attached, before = rows.attached, served.arrow()
+
+    @contextmanager
+    def other(database: Any) -> Iterator[str]:
+        with attached(database) as select:
+            yield f"SELECT *, 1 AS more FROM ({select})"
+
+    monkeypatch.setattr(rows, "attached", other)
+    with pytest.raises(RowsRefused, match=r"other columns than daily_orders keeps here: .*more.* and not .*Replay it"):
+        served.adopt(rows)
+    assert served.arrow().equals(before)
 
 
 def test_rows_with_what_was_erased_since_are_refused(sealed: Path, lab: Lab, client: Any) -> None:
