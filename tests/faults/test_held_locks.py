@@ -6,7 +6,7 @@ Races find a missing lock by chance. Here the shared thing itself asks, at every
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,16 +19,20 @@ from support import append, batch
 from support.tallies import Add, decide, open_lab
 
 from cqrs_lab import Lab, ReadModel, open_shop
+from cqrs_lab.processes import Weak
 from cqrs_lab.read import kept
 from cqrs_lab.read.kept import Kept
 from cqrs_lab.read.stored import Stored
 from cqrs_lab.shop import OrderPaid, OrderPlaced
 from cqrs_lab.store import copies
 from cqrs_lab.store.answers import Answers, Cache
+from cqrs_lab.store.cursors import Cursor
 from cqrs_lab.store.database import Database
+from cqrs_lab.store.followers import Follower
 from cqrs_lab.store.log import APPEND
-from cqrs_lab.store.memory import Memory
+from cqrs_lab.store.memory import Heads, Memory
 from cqrs_lab.store.move import SERVINGS
+from cqrs_lab.store.tables import Tables
 from cqrs_lab.write.group_commit import GroupCommit
 
 FACTS = ReadModel("facts", "order_id", "SELECT order_id, count(*) AS n FROM order_events GROUP BY order_id")
@@ -92,6 +96,78 @@ def test_the_register_of_open_files_changes_under_its_lock(tmp_path: Path, monke
     with open_shop(tmp_path / "shop.duckdb"), open_shop(tmp_path / "shop.duckdb"):
         assert len(register) > 0
     assert str(tmp_path / "shop.duckdb") not in register
+
+
+def test_threads_share_a_database_under_its_guard(database: Database) -> None:
+    """Locks, parses and cursors, which all threads share, are found and added by one thread at a time."""
+    touched = list[tuple[str, bool]]()
+
+    def note(what: str) -> None:
+        touched.append((what, is_held(database._guard)))
+
+    class Locks(defaultdict[str, Any]):
+        def __getitem__(self, name: str) -> Any:
+            note("lock")
+            return super().__getitem__(name)
+
+    class Parses(LRUCache[str, Any]):
+        def get(self, sql: str, default: Any = None) -> Any:
+            note("find a parse")
+            return super().get(sql, default)
+
+        def __setitem__(self, sql: str, parse: Any) -> None:
+            note("add a parse")
+            super().__setitem__(sql, parse)
+
+    class Cursors(Weak[Cursor]):
+        def add(self, thing: Cursor) -> None:
+            note("add a cursor")
+            super().add(thing)
+
+    database._locks, database._statements, database._cursors = Locks(threading.RLock), Parses(9), Cursors()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(database.execute, "SELECT ?", [1]).result(120) == [(1,)]
+    assert database.lock("mine") is database.lock("mine")
+    assert {what for what, _ in touched} == {"lock", "find a parse", "add a parse", "add a cursor"}
+    assert [what for what, is_guarded in touched if not is_guarded] == []
+
+
+def test_a_cursor_is_busy_while_it_is_used(database: Database) -> None:
+    """Who closes a database can wait until a statement of another thread has ended."""
+    assert database.execute("SELECT 1") == [(1,)]
+    cursor: Cursor = database._local.cursor
+    assert database._run(lambda _: cursor.busy.locked(), "")
+    assert not cursor.busy.locked()
+
+
+def test_a_store_is_opened_and_read_under_its_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are made while nobody appends, and what memory takes over from them is published by nobody else."""
+    made = watch(monkeypatch, Tables, "prepare", lambda self: self._database.lock(APPEND))
+    with open_shop(tmp_path / "shop.duckdb") as lab:
+        assert made == [True]
+        memory = lab._log.memory
+        read = watch(monkeypatch, Heads, "read", lambda _: memory.lock)
+        memory.read()
+        assert read == [True]
+
+
+def test_a_follower_moves_under_its_lock(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It begins, catches up, and hands over again what it had set aside, in one thread at a time."""
+    stored = watch(monkeypatch, Follower, "_store", lambda self: self._lock)
+    failing = [True]
+
+    def handle(_: Any) -> None:
+        if failing:
+            raise ValueError("not today")
+
+    follower = Follower(lab._log, "mine", "saga", [OrderPaid], handle, 0, "dead letter")
+    assert len(stored) == 1
+    assert follower.catch_up(attempts=1) == lab.head
+    told = len(stored)
+    assert told > 1
+    assert follower.retry() == 0
+    assert len(stored) > told
+    assert all(stored)
 
 
 def test_a_copy_is_made_under_the_lock_of_its_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
