@@ -32,7 +32,7 @@ PARTS = ("store/*.py", "write/*.py", "read/mover.py", "read/table.py", "read/sto
          "read/kept.py", "read/few.py", "sql/names.py")  # fmt: skip
 TESTS = ("tests/unit", "tests/behaviour", "tests/faults", "tests/properties", "tests/http/test_cloudevents.py")
 LEFT_OUT = ("tests/behaviour/test_peer_suite.py", "tests/properties/test_agreement.py")
-MOST, SECONDS = 12, 120  # tests for one protection, and how long they may take together
+MOST, SECONDS = 12, 300  # tests for one protection, and how long they may take together
 HITS = """
 import os
 _seen = set()
