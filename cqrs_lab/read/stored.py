@@ -144,14 +144,14 @@ class Stored(Mover):
         """Put rows that were made elsewhere into the place of the old ones; return the position reached.
 
         That is their own, or a later one where the old rows or those of layers are: nothing goes back. What has changed
-        in a layer since is told by its rows as of their position.
+        in a layer since is told by its rows as of their position. Who calls it keeps erasures out (`Memory.building`).
 
         Args:
             rows: the SELECT of them, as they are stored.
             at: the position that they tell.
         """
         database = self._catalog.log.database
-        with self._memory.building(), database.lock(f"build {self.place}"), database.lock(SERVINGS):
+        with database.lock(f"build {self.place}"), database.lock(SERVINGS):
             for below in self._below():
                 if not below.is_fit:
                     below.build(at)

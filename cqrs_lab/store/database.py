@@ -155,8 +155,7 @@ class Database:
     def _close(self) -> None:
         root, self._root = self._root, None
         try:
-            with self._guard:
-                cursors = self._living()
+            cursors = self._living()
             for cursor in cursors:
                 cursor.interrupt()
             for cursor in cursors:
@@ -312,8 +311,7 @@ class Database:
 
     def interrupt(self, owner: int | None = None) -> None:
         """Stop every statement that is running, or one thread's; each raises KeyboardInterrupt where it runs."""
-        with self._guard:
-            cursors = self._living()
+        cursors = self._living()
         for cursor in cursors:
             if owner in (None, cursor.owner):
                 cursor.interrupt()

@@ -214,9 +214,17 @@ class EventStore:
             finally:
                 self.log.heads.appender = None
 
-    def _new_batch(self) -> Batch:
+    def check_writable(self) -> None:
+        """Refuse what would append before it does anything else: decides, or has a service act.
+
+        Raises:
+            ReadOnlyStore: the store was opened read-only.
+        """
         if self._database.read_only:
             raise ReadOnlyStore(f"{self._database.path} is open read-only; open it without read_only=True to append")
+
+    def _new_batch(self) -> Batch:
+        self.check_writable()
         heads = self.log.heads
         if self._erasures != heads.erasures:  # perhaps by another lab over this file
             self.loaded.clear()

@@ -268,6 +268,7 @@ def acting(store: EventStore) -> Middleware:
             return proceed(envelope)
         if not envelope.is_new and store.remembered(str(envelope.command_id), envelope.batch) is not None:
             return proceed(envelope)
+        store.check_writable()
         seen = store.seen(handler.log_category, handler.stream_id(envelope.command), envelope.batch)
         if envelope.expected_version not in (None, seen[1]):
             raise ConcurrencyError(envelope.stream, envelope.expected_version, seen[1])

@@ -77,6 +77,30 @@ def test_a_bad_column_or_row_is_named_and_nothing_is_stored(columns, column, say
         assert lab.append_table("order", table()) == 1
 
 
+class Weighed(Event):
+    parcel: str
+    grams: int
+
+
+class Lost(Event):
+    parcel: str
+
+
+@pytest.mark.parametrize(
+    ("grams", "column", "says"),
+    [(None, "type", "has a column 'grams', which Weighed need"), ([None, None], "grams", "is there for Weighed")],
+)
+def test_a_field_that_an_event_needs_is_there(grams, column, says):
+    """An event without a field that it needs is refused, whether a column is empty or left out; others go without."""
+    made = {"amount": None, "grams": grams and pl.Series(grams, dtype=pl.Int64)}
+    with Lab(domain=Domain.of_events("parcel", key="parcel", events=[Weighed, Lost])) as lab:
+        two = table(id=["a", "b"], type=["Lost", "Weighed"], occurred_at=[START] * 2, **made)
+        with pytest.raises(InvalidTable, match=says) as refused:
+            lab.append_table("parcel", two)
+        assert (refused.value.column, refused.value.row, lab.head) == (column, 2, 0)
+        assert lab.append_table("parcel", two.filter(pl.col("type") == "Lost")) == 1
+
+
 def lines(quantity=1, price=Decimal("1.00"), product="p"):
     """Return one row of OrderPlaced with two lines, the second as told."""
     parts = [

@@ -16,6 +16,7 @@ from cqrs_lab.errors import (
     IdempotencyConflict,
     InvalidMessage,
     NotAllowed,
+    ReadOnlyStore,
     RuleViolated,
     UnknownCommand,
 )
@@ -189,6 +190,21 @@ def test_a_service_that_was_overtaken_is_asked_again_with_the_same_key():
                 lab.send(command, expected_version=7)
         assert (len(keys), lab.head) == (4, 4)  # it did not even act
         assert lab.send(Call(line="l"), expected_version=4).version == 5
+
+
+def test_a_read_only_store_decides_nothing_and_has_no_service_act(tmp_path):
+    """A command to it, alone or in a batch, is refused before anything is decided or done in the world outside."""
+    done = []
+    with open_lab(tmp_path / "lab.duckdb"):
+        pass
+    service = calls(lambda command, key: done.append(command) or [])
+    domain = Domain(deciders=[tallies(decide=lambda command, total: done.append(command) or [])], services=[service])
+    with Lab(tmp_path / "lab.duckdb", domain=domain, read_only=True) as lab:
+        for command in (Add(tally="a", n=1), Call(line="l")):
+            for send in (lab.send, lambda command: lab.send_many([command])):
+                with pytest.raises(ReadOnlyStore, match="open it without read_only=True"):
+                    send(command)
+    assert done == []
 
 
 def test_command_times_tell_every_command():

@@ -9,7 +9,7 @@ import pytest
 from support import place
 
 from cqrs_lab import Command, Decider, Domain, Event, Lab, open_shop
-from cqrs_lab.errors import CqrsLabError, DeclarationError, StoreError, StoreFormatError
+from cqrs_lab.errors import CqrsLabError, DeclarationError, NotAStore, StoreError, StoreFormatError
 from cqrs_lab.shop import order_summary
 from cqrs_lab.store.database import Database
 
@@ -69,21 +69,57 @@ def test_a_checkpoint_that_stands_elsewhere_stops_the_move(move: str) -> None:
         assert found == [(0,)]
 
 
+def fail(patch: pytest.MonkeyPatch, begin: str, number: int) -> None:
+    """Make one of the statements that begin with a text fail, told by its number."""
+    real, seen = Database.execute, list[str]()
+
+    def failing(self: Database, sql: str, params: Any = ()) -> Any:
+        if sql.startswith(begin):
+            seen.append(sql)
+            if len(seen) == number:
+                raise StoreError("the disk is gone")
+        return real(self, sql, params)
+
+    patch.setattr(Database, "execute", failing)
+
+
+def test_a_store_is_made_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the making of a store stopped half-way there is none, and the next opening makes it."""
+    path, domain = tmp_path / "notes.duckdb", Domain.of_events("note", key="k", events=[noted()])
+    fail(monkeypatch, "CREATE TABLE", 2)
+    with pytest.raises(StoreError, match="disk"):
+        Lab(path, domain=domain)
+    monkeypatch.undo()
+    with pytest.raises(NotAStore, match="is an empty database; open it for writing once"):
+        Lab(path, domain=domain, read_only=True)
+    with Lab(path, domain=domain) as lab:
+        lab.record("a", lab._categories["note"].types["Noted"](k="a"))
+        assert lab.head == 1
+
+
+def test_a_category_is_added_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the tables of a new category were not all made the store knows nothing of it; the next opening adds it."""
+    path, other = tmp_path / "notes.duckdb", Domain.of_events("page", key="k", events=[noted("Turned")])
+    with Lab(path, domain=Domain.of_events("note", key="k", events=[noted()])):
+        pass
+    fail(monkeypatch, "CREATE INDEX", 1)
+    with pytest.raises(StoreError, match="disk"):
+        Lab(path, domain=other)
+    monkeypatch.undo()
+    with Lab(path, domain=Domain(), read_only=True) as lab:
+        assert lab._log.database.execute("SELECT category FROM categories") == [("note",)]
+    with Lab(path, domain=other) as lab:
+        lab.record("a", lab._categories["page"].types["Turned"](k="a"))
+        assert lab.head == 1
+
+
 def test_defaults_are_filled_in_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store whose filling stopped half-way has none of it, and the next opening does it all."""
     path = tmp_path / "notes.duckdb"
     with Lab(path, domain=Domain.of_events("note", key="k", events=[noted()])) as lab:
         lab.record("a", lab._categories["note"].types["Noted"](k="a"))
-    later, real, seen = Domain.of_events("note", key="k", events=[noted(one=1, two=2)]), Database.execute, []
-
-    def failing(self: Database, sql: str, params: Any = ()) -> Any:
-        if sql.startswith('UPDATE "note_events"'):
-            seen.append(sql)
-            if len(seen) == 2:
-                raise StoreError("the disk is gone")
-        return real(self, sql, params)
-
-    monkeypatch.setattr(Database, "execute", failing)
+    later = Domain.of_events("note", key="k", events=[noted(one=1, two=2)])
+    fail(monkeypatch, 'UPDATE "note_events"', 2)
     with pytest.raises(CqrsLabError, match="disk"):
         Lab(path, domain=later)
     monkeypatch.undo()

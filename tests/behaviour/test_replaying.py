@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,7 @@ def test_a_plain_script_can_replay(tmp_path: Path) -> None:
     code = """
 import sys
 from cqrs_lab import open_shop
+from cqrs_lab.read.stored import Stored
 from cqrs_lab.scale import replay, seal
 from cqrs_lab.shop import daily_orders
 from cqrs_lab.workbench import Workload, generate
@@ -356,6 +358,22 @@ def test_rows_and_checkpoint_are_those_of_one_position(lab: Lab, sealed: Path, c
         assert agrees(fork, daily_orders)
 
 
+def test_nothing_is_erased_while_rows_are_adopted(
+    lab: Lab, sealed: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the look at the log until the rows are taken over an erasure waits, or it would not find what it erases."""
+    real, kept_out = Stored.take, list[bool]()
+
+    def take(self: Stored, rows: str, at: int) -> int:
+        kept_out.append(self._memory._builders > 0)
+        return real(self, rows, at)
+
+    monkeypatch.setattr(Stored, "take", take)
+    rows = replay(sealed, daily_orders, client)
+    assert lab.serve(daily_orders).adopt(rows) == lab.head
+    assert kept_out == [True]
+
+
 def test_only_a_projection_adopts(lab: Lab, sealed: Path, client: Any) -> None:
     """A view or a materialized table cannot adopt rows."""
     rows = replay(sealed, daily_orders, client)
@@ -388,6 +406,24 @@ def test_rows_of_another_log_are_refused(lab: Lab, sealed: Path, client: Any) ->
         assert served.arrow().equals(before)
     with lab.fork(position=5) as fork, pytest.raises(RowsRefused, match="this one ends at 5"):
         fork.serve(daily_orders).adopt(rows)
+
+
+def test_rows_of_other_columns_are_refused(
+    lab: Lab, sealed: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of a version that keeps other columns are refused with both; the old ones stay."""
+    rows, served = replay(sealed, daily_orders, client), lab.serve(daily_orders)
+    attached, before = rows.attached, served.arrow()
+
+    @contextmanager
+    def other(database: Any) -> Iterator[str]:
+        with attached(database) as select:
+            yield f"SELECT *, 1 AS more FROM ({select})"
+
+    monkeypatch.setattr(rows, "attached", other)
+    with pytest.raises(RowsRefused, match=r"other columns than daily_orders keeps here: .*more.* and not .*Replay it"):
+        served.adopt(rows)
+    assert served.arrow().equals(before)
 
 
 def test_rows_with_what_was_erased_since_are_refused(sealed: Path, lab: Lab, client: Any) -> None:

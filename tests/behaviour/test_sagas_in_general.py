@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from support import line, place
@@ -128,6 +129,18 @@ def test_a_saga_must_be_declared():
         Saga("loyalty", "customer_id", [CustomerRegistered, StockReleased], (), gift_of, gift_of)
     with pytest.raises(DeclarationError, match="same category"), shop(also=[fulfilment]):
         pass
+
+
+@pytest.mark.parametrize("answer", [None, StockProduct(product_id="pen", quantity=1)])
+def test_what_react_answers_is_a_list(answer):
+    """A react() that returns nothing, or one command, is told so with the event, which waits for a better one."""
+    wrong = replace(welcome, react=lambda state, event: answer)
+    with shop(follows=False, also=[wrong]) as lab:
+        follower = lab.follow(wrong)
+        before = lab.send(RegisterCustomer(customer_id="c-1", name="Ada", email="ada@example.org")).position - 1
+        with pytest.raises(DeclarationError, match=r"saga 'welcome' answered CustomerRegistered with .*returns a list"):
+            follower.catch_up()
+        assert (follower.position, lab.head) == (before, before + 1)
 
 
 def test_a_refused_step_is_not_asked_again(tmp_path, monkeypatch):

@@ -142,6 +142,25 @@ def test_text_that_is_none_is_refused(tmp_path: Path, changes: dict[str, Any], c
         assert lab.head == 0
 
 
+class Packed(Event):
+    """Things were packed together."""
+
+    thing_id: str
+    parts: list[str]
+
+
+def test_csv_holds_no_lists(tmp_path: Path) -> None:
+    """A list in a CSV file is refused with what to give instead, and that is taken."""
+    frame = pl.DataFrame({"id": "a", "type": "Packed", "occurred_at": [START], "parts": [["lid", "box"]]})
+    frame.with_columns(parts=pl.lit("[lid, box]"), occurred_at=pl.lit("2026-01-05T09:00Z")).write_csv(
+        tmp_path / "t.csv"
+    )
+    with Lab(domain=Domain.of_events("thing", key="thing_id", events=[Packed])) as lab:
+        with pytest.raises(InvalidTable, match="CSV has no lists, and 'parts' is one; give Parquet, Arrow or Polars"):
+            lab.append_table("thing", tmp_path / "t.csv")
+        assert lab.append_table("thing", frame) == 1
+
+
 def test_all_that_is_wrong_is_told_at_once() -> None:
     """Columns first, then the first bad row of each rule and how many there are; nothing is stored."""
     frame = pl.DataFrame(

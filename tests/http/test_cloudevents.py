@@ -176,6 +176,17 @@ def test_part_of_a_log_is_not_taken_for_the_whole() -> None:
         assert [row["position"] for row in third.events().dicts()] == list(range(1, third.head + 1))
 
 
+@pytest.mark.parametrize("moment", ["1999-12-31T23:59:59Z", "2999-01-01T00:00:00Z"])
+def test_a_log_is_recorded_in_one_order(moment: str) -> None:
+    """An event that was recorded before the one above it, or far in the future, is refused with its whole log."""
+    with filled() as one, open_shop() as other:
+        lines = list(cloud.export(one))
+        lines[2] = json.dumps(json.loads(lines[2]) | {"recordedat": moment}).encode()
+        with pytest.raises(InvalidMessage, match=r"line 3.*recorded at .*before the one above it or far in the future"):
+            taken_in(other, lines)
+        assert other.head == 0
+
+
 def test_an_id_that_stands_for_another_event_is_refused() -> None:
     """The same source and id with another stream is no repetition."""
     with open_shop() as lab:
