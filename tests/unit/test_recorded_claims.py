@@ -37,8 +37,8 @@ def test_notebook_00():
 
 
 def test_notebook_03():
-    """A SELECT rebuilds 45 times as fast as a handler."""
-    assert round(PAIRS["rebuilt row by row"] / PAIRS["rebuilt as a set"]) == 45
+    """A SELECT rebuilds 49 times as fast as a handler."""
+    assert round(PAIRS["rebuilt row by row"] / PAIRS["rebuilt as a set"]) == 49
 
 
 def test_notebook_04():
@@ -48,42 +48,42 @@ def test_notebook_04():
     assert low < _ms("materialized", "point", column="p50_high_ms")
     assert high > _ms("materialized", "point", column="p50_low_ms")
     helps = {q: _ms("view", q) / _ms("projection", q) for q in ("point", "list", "aggregate", "top ten")}
-    assert sorted(helps, key=helps.__getitem__)[:2] == ["aggregate", "top ten"]
+    assert {*sorted(helps, key=helps.__getitem__)[:2]} == {"aggregate", "top ten"}
     assert _ms("projection", "point", column="write_ms") > 2 * _ms("view", "point", column="write_ms")
     event = _ms("projection", "point", column="event_ms")
     assert event * 40 < _ms("projection", "point", column="refresh_ms")
-    assert 3 < _ms("row by row", "point", column="event_ms") / event < 4
+    assert 4.5 < _ms("row by row", "point", column="event_ms") / event < 5
     assert _ms("view", "list", 73_754) < 3 * _ms("view", "list", 3_631)
     assert 500_000 / 86_400 * _ms("view", "point", column="write_ms") / 1000 == pytest.approx(0.03, abs=0.005)
 
 
 def test_the_steps_of_notebook_04():
-    """A thousand events cost at most four times as much as one, and nearly the same in the last two models."""
+    """A thousand events cost at most four times as much as one, and no more in the last model."""
     steps = {(model, events): taken for events, model, taken in recorded_measurements("steps").iter_rows()}
     grown = {model: steps[model, 1_000] / steps[model, 1] for model, _ in steps}
     assert max(grown.values()) < 4
-    assert max(grown["daily_sales"], grown["best_sellers"]) < 1.2
+    assert grown["best_sellers"] < 1.2
 
 
 def test_the_crossovers_of_notebook_04():
     """With a refresh before each read the view wins by key throughout; with a thousand reads it never does."""
     by_key = crossover_over_history(SIZES, "point", reads_per_refresh=1)
     assert "The view wins throughout" in repr(by_key)
-    assert "projection from 15,520 on" in repr(crossover_over_history(SIZES, "list", reads_per_refresh=1))
+    assert "projection from 14,654 on" in repr(crossover_over_history(SIZES, "list", reads_per_refresh=1))
     often = repr(crossover_over_history(SIZES, "point", reads_per_refresh=1_000))
     assert "materialized from 3,631 on; projection from 3,631 on" in often
     batches = recorded_measurements("batches").pivot("served_as", index="batch_per_history", values="ms")
     cheaper = batches.filter(pl.col("materialized") < pl.col("projection"))["batch_per_history"]
-    assert cheaper.min() == 0.3
+    assert cheaper.min() == 1.0
 
 
 def test_the_article_in_notebook_04():
-    """Of the article's claims one is confirmed, and two in part."""
+    """Of the article's claims one is confirmed, and three in part."""
     claims = check_claims(SIZES.filter(events=73_754))
     # How long a poll takes is measured, not recorded.
     agrees = dict(claims.select("claim", "agrees").iter_rows())
     agrees.pop("waiting for a read model")
-    assert sorted(agrees.values()) == ["no", "no", "partly", "partly", "yes"]
+    assert sorted(agrees.values()) == ["no", "partly", "partly", "partly", "yes"]
     assert agrees["how much faster reads become"] == "yes"
 
 
