@@ -202,7 +202,8 @@ def lagging(lab: Lab, what: str, most: float) -> Iterator[Result]:
     def send(thread: int) -> None:
         for number in range(thread, SENDS, 4):
             time.sleep(max(0.0, began + number / RATE - time.perf_counter()))
-            lab.send(PlaceOrder(order_id=f"late-{first}-{number}", customer_id="c-000001", lines=[line]))
+            customer = f"c-{number % 1_000 + 1:06d}"
+            lab.send(PlaceOrder(order_id=f"late-{first}-{number}", customer_id=customer, lines=[line]))
 
     senders = [threading.Thread(target=send, args=(thread,)) for thread in range(4)]
     for sender in senders:
