@@ -232,6 +232,12 @@ class Table:
         )
 
     @property
+    def is_collated(self) -> bool:
+        """Whether a column may compare its texts by a collation, of which DuckDB does not tell where it is."""
+        known = self._catalog.known.values()
+        return any("collate" in model.sql.lower() for model in (self.model, *known))
+
+    @property
     def _declared(self) -> tuple[tuple[str, ...], ...]:
         """The columns of each index beside the key."""
         found = () if isinstance(self.model, Projection) else self.model.indexes

@@ -12,7 +12,7 @@ from support.tallies import Add, Added, Spot, assert_there, open_lab
 from cqrs_lab import open_shop
 from cqrs_lab.errors import InvalidMessage, RuleViolated
 from cqrs_lab.shop import RegisterCustomer, StockProduct, TakePayment
-from cqrs_lab.write.event_store import _FEW
+from cqrs_lab.write.insertion import _FEW
 
 STOCK = StockProduct(product_id="p-1", quantity=5)
 

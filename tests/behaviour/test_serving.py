@@ -425,6 +425,26 @@ def test_texts_that_an_index_is_over_are_not_packed(as_: str, tmp_path: Path) ->
     assert packed == {"order_id": False, "customer_id": False, "t": True}
 
 
+@pytest.mark.parametrize("as_", ["view", "projection", "materialized"])
+def test_a_column_keeps_the_collation_that_its_select_gives_it(as_: str, tmp_path: Path) -> None:
+    """However it is served, and in what is built on it, a text is compared by the collation of its SELECT."""
+    sql = """SELECT order_id, max(customer_id COLLATE NOCASE) AS name, {'c': max(customer_id COLLATE NOCASE)} AS s
+             FROM order_events GROUP BY order_id"""
+    loose = ReadModel("loose", "order_id", sql)
+    over = ReadModel("over_it", "order_id", "SELECT order_id, name, s FROM loose", over=(loose,))
+    with open_shop(tmp_path / "shop.duckdb", threads=1) as lab:
+        append(lab, [(OrderPlaced(order_id="o-1", customer_id="C-1", total="1.00"), 0)])
+        for model in (loose, over):
+            served = lab.serve(model, as_=as_)
+            for made in (served, lab.serve(model, as_=as_, rebuild=True)):
+                assert len(made.where(name="c-1")) == 1
+                question = f"SELECT * FROM ({made.select()}) WHERE s.c = 'c-1'"
+                assert len(served._log.database.execute(question)) == 1
+            if as_ != "view":
+                served.rebuild()
+                assert len(served.where(name="c-1")) == 1
+
+
 def test_an_index_names_columns_of_the_read_model() -> None:
     """What is no tuple of columns of the SELECT is refused with what there is, and nothing is served."""
     sql = "SELECT order_id, count(*) AS n FROM order_events GROUP BY order_id"
