@@ -216,12 +216,13 @@ class Stored(Mover):
     def _fill(self, rows: str, beside: str) -> None:
         """Put the rows of a SELECT into a table beside the old ones, and make its key."""
         types = self._catalog.log.database.columns(rows)
+        in_order = f"SELECT * FROM ({rows}\n) ORDER BY {self.keys}"
         with moving(self._memory):
             if self.is_collated:
-                self._run(f"CREATE OR REPLACE TABLE {beside} AS SELECT * FROM ({rows}\n) ORDER BY {self.keys}")
+                self._run(f"CREATE OR REPLACE TABLE {beside} AS {in_order}")
             else:
                 self._run(f"CREATE OR REPLACE TABLE {beside} ({self.definition(types)})")
-                self._run(f"INSERT INTO {beside} SELECT * FROM ({rows}\n) ORDER BY {self.keys}")
+                self._run(f"INSERT INTO {beside} {in_order}")
         kinds = {name.lower(): kind for name, kind in types.items()}
         if not is_indexed(self.model, self.as_, [kinds[key.lower()] for key in self.model.keys]):
             check_keys(self._catalog.log.database, self.model, beside)

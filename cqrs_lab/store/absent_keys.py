@@ -48,7 +48,8 @@ class AbsentKeys:
         All keys are learnt once that has happened often enough to be worth it.
         """
         self._in_vain += 1
-        if self._learnt is not None:
+        # They are counted after one such question, two, four and so on, for to count takes as long as to ask.
+        if self._learnt is not None or self._in_vain & (self._in_vain - 1):
             return
         table = quote(self._table)
         count = database.execute(f"SELECT count(*) FROM {table}")[0][0]

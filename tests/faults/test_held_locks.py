@@ -80,7 +80,7 @@ def test_answers_are_counted_and_dropped_under_their_lock() -> None:
 
 
 def test_the_register_of_open_files_changes_under_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever opens or closes a file holds the lock of the register, so that no two instances open one file."""
+    """Opening and closing a file hold the lock of the register, so that no two instances open one file."""
 
     class Register(dict[str, Database]):
         def __setitem__(self, path: str, database: Database) -> None:

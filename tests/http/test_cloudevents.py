@@ -163,7 +163,7 @@ def test_what_breaks_a_rule_is_refused_whole(bad: bytes, said: str, is_empty: bo
 
 
 def test_part_of_a_log_is_not_taken_for_the_whole() -> None:
-    """A log with a hole is refused; as facts it enters, counted anew. A part that has no beginning enters as facts."""
+    """A log with a hole is refused; as facts it enters with new numbers. A part without a beginning enters as facts."""
     with filled() as one, open_shop() as other, open_shop() as third:
         lines = list(cloud.export(one))
         with pytest.raises(InvalidMessage, match="part of a log"):

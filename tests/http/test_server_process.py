@@ -210,7 +210,7 @@ def test_cut_connections_and_slow_ones_harm_nobody(client: Client, served: Serve
 
 
 def test_a_head_without_end_is_refused(client: Client, served: ServedShop) -> None:
-    """Lines of a head that never ends are taken up to a bound, whoever reads them, and memory does not grow with it."""
+    """Lines of a head that never ends are taken up to a bound by either parser, and memory does not grow with it."""
     client.send(place("o-1"))
     before = memory(served.process.pid)
     with connected(served) as endless:

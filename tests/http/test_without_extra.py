@@ -28,7 +28,7 @@ print(sorted(set({EXTRA!r}) & sys.modules.keys()))
 
 @pytest.mark.parametrize("name", ["app", "serve", "Client"])
 def test_the_error_names_the_extra(name: str) -> None:
-    """Whoever uses a name of it learns which package is missing, and how to install it."""
+    """A name of it that is used says which package is missing, and how to install it."""
     code = f"""{MISSING}
 from cqrs_lab import http
 from cqrs_lab.errors import CqrsLabError
