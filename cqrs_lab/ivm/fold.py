@@ -7,10 +7,10 @@ columns `_1`, `_2`, ….
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from cachetools import LRUCache
 
@@ -20,12 +20,10 @@ from cqrs_lab.ivm.lists import asked_in_select
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.ivm.reading import CannotPlan, Use
 from cqrs_lab.ivm.shape import Shape, is_position
-from cqrs_lab.ivm.states import COMBINE, EARLIEST, GREATEST, LATEST, LEAST, RUNNING, State
+from cqrs_lab.ivm.states import COMBINE, EARLIEST, GREATEST, LATEST, LEAST, RUNNING, State, states_in
 from cqrs_lab.sql.names import quote
 from cqrs_lab.sql.parse import Node, columns_of, is_aggregate, item_name, nodes, same, syntax_tree, text_of
 from cqrs_lab.sql.places import Template, template
-
-_QUOTED, _STATE = re.compile(r"('(?:[^']|'')*')"), re.compile(r'"(_\d+)"')
 
 
 @dataclass(frozen=True)
@@ -113,6 +111,11 @@ class Fold:
         }
         return template(asked_in_select(self.shape.tree | grouped, self.shape), self.model.sql)
 
+    def is_keyed_by(self, column: str) -> bool:
+        """Return whether its key is a column of the events, as it is."""
+        keys = [expression.get("column_names") for expression in self.keys.values()]
+        return not self.shape.is_nested and keys == [[self.use.alias, column]]
+
     def taken_over(self, state: State) -> Node | None:
         """Return the expression of which a state shows the value that it has in one of the events; None for others."""
         name, given = state.expression["function_name"].lower(), state.expression["arguments"]
@@ -122,10 +125,7 @@ class Fold:
     @cached_property
     def is_assignable(self) -> bool:
         """Whether states can be told apart from everything else in the text of what is made of them."""
-        return all(
-            sorted(_STATE.findall("".join(_QUOTED.split(self.outputs[name])[::2]))) == sorted(needed)
-            for name, needed in self.needs.items()
-        )
+        return all(states_in(self.outputs[name]) == sorted(needed) for name, needed in self.needs.items())
 
     def folded(self, new: str, without: frozenset[str] = frozenset()) -> str:
         """Return the SELECT of keys and states, over the events that `new` selects.
@@ -156,22 +156,51 @@ class Fold:
     def _absent(self) -> LRUCache[Present, frozenset[str]]:
         return LRUCache(100)
 
+    def of_each(self, new: str, kinds: Mapping[str, str], empty: frozenset[str] = frozenset()) -> str:
+        """Return the SELECT of keys and states over events each of which is the only one of its key: without a fold.
+
+        Args:
+            new: the SELECT of the events.
+            kinds: state -> its type, of those that are wanted.
+            empty: states that are NULL.
+        """
+        given = (empty, *kinds.items())
+        if given not in self._each:
+            items = [f"{text_of(expression)} AS {quote(name)}" for name, expression in self.keys.items()]
+            for state in self.states:
+                if state.column in kinds:
+                    text = "NULL" if state.column in empty else state.of_one
+                    items.append(f"CAST({text} AS {kinds[state.column]}) AS {quote(state.column)}")
+            self._each[given] = self._plain(f"SELECT {', '.join(items)}")
+        return self._each[given].filled(lambda _: new)
+
+    @cached_property
+    def _each(self) -> LRUCache[Any, Template]:
+        return LRUCache(100)
+
     def by_event(self, new: str) -> str:
         """Return the SELECT of keys and states over each event alone, with its position as `_at`."""
         return self._by_event.filled(lambda _: new)
 
     def finished(self, states: str, more: str = "") -> str:
-        """Return the SELECT of rows with all their columns and hidden states, out of their keys and states."""
+        """Return the SELECT of rows with all their columns and hidden states, out of that of their keys and states."""
+        return self.finished_from(f"({states}\n) AS _states", more)
+
+    def finished_from(self, source: str, more: str = "") -> str:
+        """Return the same out of what stands in FROM."""
         names = [*self.columns, *self.hidden]
         items = ",\n       ".join(_named(self.outputs.get(name, quote(name)), name) for name in names)
-        return f"SELECT {items}{more}\nFROM ({states}\n) AS _states"
+        return f"SELECT {items}{more}\nFROM {source}"
 
     def _ungrouped(self, more: Iterable[str]) -> Template:
         """What each event says, by itself: its position as `_at`, its keys, and more columns, as SQL."""
         keys = (f"{text_of(expression)} AS {quote(name)}" for name, expression in self.keys.items())
-        select_list = syntax_tree(f"SELECT DISTINCT {', '.join([f'{text_of(self._position)} AS _at', *keys, *more])}")
+        return self._plain(f"SELECT DISTINCT {', '.join([f'{text_of(self._position)} AS _at', *keys, *more])}")
+
+    def _plain(self, select: str) -> Template:
+        """A SELECT of the events, without groups; its items are given as another one."""
         plain = {"group_expressions": [], "group_sets": [], "aggregate_handling": "STANDARD_HANDLING"}
-        taken = {name: select_list[name] for name in ("select_list", "modifiers")}
+        taken = {name: syntax_tree(select)[name] for name in ("select_list", "modifiers")}
         return template(self.shape.tree | plain | taken, self.model.sql)
 
     @cached_property
@@ -216,13 +245,6 @@ class Fold:
         )
         window = f"WINDOW _w AS (PARTITION BY {keys} ORDER BY _at ROWS UNBOUNDED PRECEDING)"
         return self.finished(f"SELECT {keys}{states}, _at FROM ({folds}) {window}", ", _at")
-
-
-def over_states(output: str, states: Mapping[str, str]) -> str:
-    """Return an output with SQL in the place of the states that it is made of; texts in quotes stay as they are."""
-    parts = _QUOTED.split(output)
-    parts[::2] = (_STATE.sub(lambda found: f"({states[found[1]]})", part) for part in parts[::2])
-    return "".join(parts)
 
 
 def _named(text: str, name: str) -> str:

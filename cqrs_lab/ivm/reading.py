@@ -50,6 +50,7 @@ class Use:
         columns: that it has, in lower case.
         optional: numbers of what lets rows go on without it, outermost first: LEFT JOINs, subqueries in an expression,
             aggregates over all rows.
+        named: those of its columns that the SELECT may mean, and perhaps more; None for all.
     """
 
     number: int
@@ -58,6 +59,7 @@ class Use:
     alias: str
     columns: frozenset[str]
     optional: tuple[int, ...]
+    named: tuple[str, ...] | None = None
 
     @property
     def is_events(self) -> bool:

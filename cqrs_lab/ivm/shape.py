@@ -14,7 +14,7 @@ from functools import cached_property
 from cqrs_lab.ivm.read_model import ReadModel
 from cqrs_lab.ivm.reading import CannotPlan, Use, makes_rows
 from cqrs_lab.ivm.scope import read
-from cqrs_lab.sql.parse import Node, is_aggregate, item_name, lenient_text, nodes, text_of
+from cqrs_lab.sql.parse import Node, is_aggregate, item_name, lenient_text, named_in, nodes, text_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,10 @@ class Shape:
         self.model, self.tree = model, model.tree
         self.reading, self.scopes = read(model.sql, self.tree, columns)
         self.top = self.scopes[0]
+        named = named_in(self.tree)
         self.uses, self.conditions = self.reading.uses, self.reading.conditions
+        if named is not None:
+            self.uses = [replace(use, named=tuple(sorted(named & use.columns)) or None) for use in self.uses]
         self._simplify()
 
     @property

@@ -191,14 +191,18 @@ class Catalog:
             self._fingerprints[model] = model.fingerprint(self.known, self.log.meaning)
         return self._fingerprints[model]
 
-    def window(self, start: Bound, end: Bound, *models: Model) -> Callable[[str], str]:
+    def window(
+        self, start: Bound, end: Bound | None, *models: Model, columns: Iterable[str] | None = None, at: str = ""
+    ) -> Callable[[str], str]:
         """Return what reads, of a table of events, those after `start` up to `end`.
 
         Args:
             models: whose dead letters are left out.
+            columns, at: as of `Log.window`.
         """
         without = "".join(self.dead.without(name) for name in dict.fromkeys(model.name for model in models))
-        return lambda table: f"{self.log.window(table, after=start, to=end)}{without}"  # which ends with its WHERE
+        # Which ends with its WHERE.
+        return lambda table: f"{self.log.window(table, after=start, to=end, columns=columns, at=at)}{without}"
 
     def expanded(self, model: ReadModel, start: int, end: int) -> str:
         """Return a read model's text over a window of the log, for each of its layers without its dead letters."""

@@ -9,7 +9,7 @@ before anything is changed: keys of several columns or with NULL, and values tha
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -20,8 +20,10 @@ from cqrs_lab.ivm.reading import Use
 from cqrs_lab.read.table import Table
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.database import Row
+from cqrs_lab.store.memory import Held
 
-MOST = 32  # events, or keys, that are few
+MOST = 256  # events, or keys, that are few
+_APART = 10  # values up to which IN is fastest with each by itself
 _EXACT = re.compile(
     r"BOOLEAN|U?(TINY|SMALL|BIG)INT|U?INTEGER|HUGEINT|DECIMAL\(.*\)|VARCHAR|DATE|TIMESTAMP|UUID|DOUBLE|FLOAT"
 )
@@ -43,10 +45,24 @@ class _Values:
         self.given.append(value)
         return f"CAST(${len(self.given)} AS {kind})"
 
-    def rows(self, types: Mapping[str, str], rows: Iterable[Row]) -> str:
-        """Return rows with columns of these types, as something to select from."""
-        lines = [", ".join(self.typed(v, kind) for v, kind in zip(row, types.values(), strict=True)) for row in rows]
-        return f"(SELECT * FROM (VALUES ({'), ('.join(lines)})) AS _v({', '.join(map(quote, types))}))"
+    def among(self, values: Collection[Any], kind: str) -> str:
+        """Return what stands for some values of a type in brackets behind IN."""
+        if len(values) > _APART:
+            return f"SELECT unnest({self.typed(list(values), f'{kind}[]')})"
+        return ", ".join(self.typed(value, kind) for value in values)
+
+    def rows(self, types: Mapping[str, str], rows: Sequence[Row]) -> str:
+        """Return rows with columns of these types, as something to select from.
+
+        Column by column: 50 rows are stored in 2.7 ms, and in 7.8 with each value by itself.
+        """
+        if len(rows) == 1:
+            given = zip(rows[0], types.items(), strict=True)
+            items = [f"{self.typed(value, kind)} AS {quote(name)}" for value, (name, kind) in given]
+        else:
+            columns = zip(zip(*rows, strict=True), types.items(), strict=True)
+            items = [f"unnest({self.typed(list(c), f'{kind}[]')}) AS {quote(name)}" for c, (name, kind) in columns]
+        return f"(SELECT {', '.join(items)})"
 
 
 class Few(Table):
@@ -69,7 +85,10 @@ class Few(Table):
             return None
         if types[plan.found_by[0]] in ("DOUBLE", "FLOAT"):  # in Python not a number is no key, not even its own
             return None
-        without = self._absent(plan, start, end)
+        held = self._held(plan, start, end) if isinstance(plan, Merge) else None
+        if isinstance(plan, Merge) and held is not None and not noted and not told and self._move_each(plan, held):
+            return [], []
+        without = plan.fold.absent(_present(held.values())) if isinstance(plan, Merge) and held else frozenset()
         # With parameters, because the same text is parsed once: 2.0 ms for the fold of one event, and not 2.7.
         windows = (self.reader("$1", "$2"), self.reader(0, "$2"), self.dirty if noted else None)
         text = plan.reached(*windows, without) if isinstance(plan, Merge) else plan.reached(*windows)
@@ -88,24 +107,26 @@ class Few(Table):
             return [], []
         # Of a noted key, what is looked up has changed, and not what its events say.
         if isinstance(plan, Merge) and not noted and plan.fold.is_assignable:
-            return self._merge_few(plan, reached, at, end, told=told)
+            return self._merge_few(plan, reached, at, end, self._first(plan, held or {}), told=told)
         old, new = self._stored([row[at] for row in reached]), self._after(plan, names, reached, end)
         if not _are_exact(old) or not _are_exact(new) or not self._replace(names[at], old, new):
             return None
         return old, new
 
     def _merge_few(
-        self, plan: Merge, reached: list[Row], at: int, end: int, *, told: bool
+        self, plan: Merge, reached: list[Row], at: int, end: int, first: Collection[str], *, told: bool
     ) -> tuple[list[Row], list[Row]] | None:
         """Merge new states into few rows; arguments and what is returned as of `move_few`.
 
         Args:
             at: where the key stands in a row.
+            first: keys of which there is no row.
         """
         names, keys = list(plan.names.values()), [row[at] for row in reached]
         states = {state.column: i for i, state in enumerate(plan.fold.states, len(plan.fold.keys))}
         new = {row[at]: {name: row[i] for name, i in states.items() if row[i] is not None} for row in reached}
-        looking = [row for row in reached if plan.looks_up(new[row[at]])]
+        known = [row for row in reached if row[at] not in first]
+        looking = [row for row in known if plan.looks_up(new[row[at]])]
         by_key = list(self._types).index(names[at])
         old = self._stored([row[at] for row in looking]) if looking else []
         there = {row[by_key] for row in old}
@@ -113,16 +134,17 @@ class Few(Table):
         after = self._after(plan, names, again, end) if again else []
         if not _are_exact(old) or not _are_exact(after):
             return None
-        before = self._stored(keys) if told else []
-        fresh = [row for row in looking if row[at] not in there]
-        plain = [row for row in reached if row not in looking]
+        before = self._stored([row[at] for row in known]) if told and known else []
+        fresh = [row for row in reached if row[at] in first or (row in looking and row[at] not in there)]
+        plain = [row for row in known if row not in looking]
         missing = self._update(plan, {row[at]: new[row[at]] for row in plain}) if plain else set()
         fresh += [row for row in plain if row[at] in missing]
         if again:
             self._replace(names[at], old, after)
         if fresh:
             values = _Values()
-            given = values.rows(self._typed(plan, names), fresh)
+            kinds = {base: self._types[name] for base, name in plan.names.items()}
+            given = f"{values.rows(kinds, [row[:-1] for row in fresh])} AS _states"
             self._run(f"INSERT INTO {self.table} {plan.fresh(given, self.reader(0, end))}", values.given)
         return before, self._stored(keys) if told else []
 
@@ -133,26 +155,100 @@ class Few(Table):
         if isinstance(plan, Merge):
             keys = [row[names.index(plan.found_by[0])] for row in reached]
             there = f"(SELECT *, 0 AS _row FROM {self._there(values, keys)})"
-
-        def read(use: Use) -> str:
-            return self.reader(0, values.typed(end, "BIGINT") if use.is_events else end)(use)
-
+        read = self._reader_to(values, end)
         return self._run(plan.after(there, given, read, nulls=False, few=True), values.given)
+
+    def _reader_to(self, values: _Values, end: int) -> Callable[[Use], str]:
+        """What reads a place up to a position, which is one of the statement's values."""
+        return lambda use: self.reader(0, values.typed(end, "BIGINT") if use.is_events else end)(use)
 
     def _typed(self, plan: Merge | Touch, names: list[str]) -> dict[str, str]:
         """The columns of reached rows with their types."""
         found = {name: self._types[name] for name in names}
         return found | {"_folded": "BOOLEAN"} if isinstance(plan, Merge) else found
 
-    def _absent(self, plan: Merge | Touch, start: int, end: int) -> frozenset[str]:
-        """The states of which events between two positions say nothing, as far as memory knows what these hold."""
-        log = self._catalog.log
-        found = [log.heads.latest.get(position) for position in range(start + 1, end + 1)]
-        # An event of another version is lifted, and then has columns that are not stored with it.
-        told = [(kind, columns) for kind, version, columns in filter(None, found) if log.is_current(kind, version)]
-        if not isinstance(plan, Merge) or len(told) < len(found):
-            return frozenset()
-        return plan.fold.absent(Present.of(told))
+    def _held(self, plan: Merge, start: int, end: int) -> dict[int, Held] | None:
+        """What memory knows of the events that are folded between two positions; None unless it knows all of them."""
+        log, found = self._catalog.log, {}
+        for position in range(start + 1, end + 1):
+            held = log.heads.latest.get(position)
+            if held is None:
+                return None
+            if f"{held.category}_events".lower() == plan.fold.use.name:
+                if not log.is_current(held):  # it is lifted, and then has columns that are not stored with it
+                    return None
+                found[position] = held
+        return found
+
+    def _move_each(self, plan: Merge, held: dict[int, Held]) -> bool:
+        """Change rows of which each has one new event, without a fold; return whether it was done.
+
+        An event of a row that is there takes 1.4 ms and not 2.1 with its fold, the first one of a row 2.0 and not 3.7.
+
+        Args:
+            held: position -> the event, of all that are new.
+        """
+        ids = {one.id: position for position, one in held.items()}
+        if not self._is_keyed_by_stream(plan) or len(ids) < len(held):
+            return False
+        first = self._first(plan, held)
+        there = {position: one for position, one in held.items() if one.id not in first}
+        new = [position for position in held if position not in there]
+        if there:
+            without = plan.fold.absent(_present(there.values()))
+            kinds = {state: kind for state, kind in self._kinds(plan).items() if state not in without}
+            if plan.looks_up(kinds):
+                return False
+            new += [ids[id] for id in self._update_each(plan, there, kinds)]
+        if new:
+            values = _Values()
+            empty = plan.fold.absent(_present(held[position] for position in new))
+            # Where it does not know how few they are, DuckDB looks all customers up: 6 ms for five events, and not 3.
+            events = f"{self._events(plan, values, new)} LIMIT {len(new)}"
+            each = plan.fold.of_each(events, self._kinds(plan), empty)
+            rows = plan.fresh(f"({each}\n) AS _states", self._reader_to(values, max(held)))
+            self._run(f"INSERT INTO {self.table} {rows}", values.given)
+        return True
+
+    def _is_keyed_by_stream(self, plan: Merge) -> bool:
+        """Whether a row is of one stream."""
+        named_by = self._catalog.log.named_by(plan.fold.use.name)
+        return named_by is not None and plan.fold.is_keyed_by(named_by)
+
+    def _first(self, plan: Merge, held: dict[int, Held]) -> set[str]:
+        """The keys of which some events are the first ones, so that there is no row of them: it need not be sought."""
+        return {one.id for one in held.values() if one.version == 1} if self._is_keyed_by_stream(plan) else set()
+
+    def _update_each(self, plan: Merge, held: dict[int, Held], kinds: Mapping[str, str]) -> list[str]:
+        """Give rows what follows from some states of one new event each; return the keys of which there is no row.
+
+        Args:
+            held: position -> the event.
+            kinds: state -> its type.
+        """
+        values, keys, key = _Values(), [one.id for one in held.values()], plan.found_by[0]
+        each = plan.fold.of_each(self._events(plan, values, held), kinds)
+        sets = plan.assigned({state: f"_new.{quote(state)}" for state in kinds})
+        items = ", ".join(f"{quote(column)} = {text}" for column, text in sets.items())
+        is_one = (
+            f"_new.{quote(next(iter(plan.fold.keys)))}" if len(keys) > 1 else values.typed(keys[0], self._types[key])
+        )
+        update = f"UPDATE {self.table} AS _old SET {items} FROM ({each}) AS _new WHERE _old.{self.keys} = {is_one}"
+        if sets and self._run(update, values.given) == [(len(keys),)]:
+            return []
+        at = list(self._types).index(key)
+        stored = {row[at] for row in self._stored(keys)}
+        return [id for id in keys if id not in stored]
+
+    def _kinds(self, plan: Merge) -> dict[str, str]:
+        """The states that rows keep, with their types."""
+        return {state.column: self._types[plan.names[state.column]] for state in plan.fold.states}
+
+    def _events(self, plan: Merge, values: _Values, positions: Collection[int]) -> str:
+        """The SELECT of some events that are folded."""
+        at, use = values.among(positions, "BIGINT"), plan.fold.use
+        window = self._catalog.window(0, None, self.model, plan.fold.model, at=at, columns=use.named)
+        return window(use.name)
 
     def _update(self, plan: Merge, new: Mapping[Any, Mapping[str, Any]]) -> set[Any]:
         """Give rows what follows from new states alone; return the keys of which there is no row.
@@ -189,17 +285,36 @@ class Few(Table):
             return False
         gone, inserts = [one for one in old if one not in new], [row for one, row in new.items() if one not in old]
         if gone:
-            self._run(f"DELETE FROM {self.table} WHERE {self.keys} IN ({', '.join('?' * len(gone))})", gone)
-        for one in new.keys() & old.keys():
-            pairs = zip(names, old[one], new[one], strict=True)
-            sets = {name: value for name, was, value in pairs if was != value or isinstance(value, float)}
-            items = ", ".join(f"{quote(column)} = ?" for column in sets)
-            if sets:
-                self._run(f"UPDATE {self.table} SET {items} WHERE {self.keys} = ?", [*sets.values(), one])
+            values = _Values()
+            some = values.among(gone, self._types[key])
+            self._run(f"DELETE FROM {self.table} WHERE {self.keys} IN ({some})", values.given)
+        self._change([(old[one], new[one]) for one in new.keys() & old.keys()], at)
         if inserts:
-            marks = ", ".join([f"({', '.join('?' * len(names))})"] * len(inserts))
-            self._run(f"INSERT INTO {self.table} VALUES {marks}", [value for row in inserts for value in row])
+            values = _Values()
+            self._run(f"INSERT INTO {self.table} FROM {values.rows(self._types, inserts)}", values.given)
         return True
+
+    def _change(self, pairs: Iterable[tuple[Row, Row]], at: int) -> None:
+        """Give stored rows other values, by their key; only in the columns in which one of them has another.
+
+        Args:
+            pairs: each as it is, and as it will be.
+            at: where the key stands in a row.
+        """
+        names, changed, rows = list(self._types), set[int](), []
+        for was, row in pairs:
+            both = enumerate(zip(was, row, strict=True))
+            found = [i for i, (one, other) in both if one != other or isinstance(other, float)]
+            if found:
+                changed.update(found)
+                rows.append(row)
+        if rows:
+            values, columns = _Values(), [names[i] for i in sorted(changed)]
+            kinds = {names[i]: self._types[names[i]] for i in sorted({*changed, at})}
+            given = values.rows(kinds, [tuple(row[i] for i in sorted({*changed, at})) for row in rows])
+            items = ", ".join(f"{quote(column)} = _new.{quote(column)}" for column in columns if column != names[at])
+            same = f"_old.{self.keys} = _new.{quote(names[at])}"
+            self._run(f"UPDATE {self.table} AS _old SET {items} FROM {given} AS _new WHERE {same}", values.given)
 
     def changed_rows(self, rows: list[Row]) -> str:
         """Return a temporary table of some rows."""
@@ -207,16 +322,20 @@ class Few(Table):
         self._run(f"CREATE OR REPLACE TEMP TABLE _changed AS FROM {values.rows(self._types, rows)}", values.given)
         return "_changed"
 
-    def _there(self, values: _Values, keys: Iterable[Any]) -> str:
+    def _there(self, values: _Values, keys: Collection[Any]) -> str:
         """The stored rows of some keys, as something to select from."""
         kinds = {name.lower(): kind for name, kind in self._types.items()}
-        some = ", ".join(values.typed(key, kinds[self.model.keys[0].lower()]) for key in keys)
+        some = values.among(keys, kinds[self.model.keys[0].lower()])
         return f"(SELECT * FROM {self.table} WHERE {self.keys} IN ({some}))"
 
-    def _stored(self, keys: Iterable[Any]) -> list[Row]:
+    def _stored(self, keys: Collection[Any]) -> list[Row]:
         """The stored rows of some keys."""
         values = _Values()
         return self._run(f"FROM {self._there(values, keys)}", values.given)
+
+
+def _present(events: Iterable[Held]) -> Present:
+    return Present.of((one.type, one.columns) for one in events)
 
 
 def _whole(row: Row, left: Collection[str], names: Iterable[str]) -> Row:

@@ -308,13 +308,13 @@ class Table:
 
         def read(use: Use) -> str:
             if fold is not None and use == fold.use:
-                return window(start, end, self.model, fold.model)(use.name)
+                return window(start, end, self.model, fold.model, columns=use.named)(use.name)
             if fold is not None and isinstance(plan, Merge) and plan.ways and use == plan.ways.shape.uses[0]:
                 return plan.base_rows(self.table)
             if use.is_events:
-                return window(start, end, self.model)(use.name)
+                return window(start, end, self.model, columns=use.named)(use.name)
             layer = self._catalog.known[use.name]
-            columns = ", ".join(map(quote, self._catalog.columns(layer)))
+            columns = ", ".join(map(quote, use.named or self._catalog.columns(layer)))
             rows = f"SELECT {columns} FROM projection.{quote(layer.name)}"
             more = (changed or {}).get(use.name)
             return f"{rows} UNION ALL BY NAME SELECT {columns} FROM ({more})" if more else rows

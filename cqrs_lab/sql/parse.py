@@ -190,6 +190,27 @@ def columns_of(expression: Any, bound: frozenset[str] = frozenset()) -> list[Nod
     return [column for child in expression.values() for column in columns_of(child, bound)]
 
 
+def named_in(tree: Any) -> frozenset[str] | None:
+    """Return all names by which a SELECT may mean a column of a table, in lower case; None when it may mean any.
+
+    They are too many rather than too few: names of tables and of a lambda's arguments are among them.
+    """
+    names: set[str] = set()
+    tables: set[str] = set()
+    rows: set[str] = set()
+    for node in nodes(tree):
+        if node.get("class") in ("STAR", "POSITIONAL_REFERENCE") or node.get("type") == "PIVOT":
+            return None
+        if node.get("ref_type") == "NATURAL" or node.get("using_columns") or node.get("column_name_alias"):
+            return None
+        if node.get("type") == "BASE_TABLE":
+            tables.add((node["alias"] or node["table_name"]).lower())
+        if node.get("class") == "COLUMN_REF":
+            names.update(name.lower() for name in node["column_names"])
+            rows.add(node["column_names"][-1].lower())
+    return None if rows & tables else frozenset(names)  # the name of a table alone is its whole row
+
+
 def arguments_of(function: Node) -> frozenset[str]:
     """Return what a lambda calls its arguments, in lower case."""
     return frozenset(n["column_names"][-1].lower() for n in nodes(function["lhs"]) if n.get("class") == "COLUMN_REF")

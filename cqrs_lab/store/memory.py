@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from cachetools import LRUCache
 
@@ -25,6 +25,26 @@ from cqrs_lab.store.answers import Answers, Key
 from cqrs_lab.store.database import Database, Row
 
 _KEYS = {"streams": "stream", "commands": "command_id"}  # of the tables of which it matters what they lack
+
+
+class Held(NamedTuple):
+    """What memory knows of one of the latest events.
+
+    Attributes:
+        category: that it is of.
+        type: of the event.
+        schema_version: of its type, as it is stored.
+        columns: those that are not NULL.
+        id: of its stream.
+        version: that its stream has with it.
+    """
+
+    category: str
+    type: str
+    schema_version: int
+    columns: frozenset[str]
+    id: str
+    version: int
 
 
 @dataclass
@@ -38,7 +58,7 @@ class Heads:
         tables: the categories in the file, also those that a domain does not declare: field -> type of its column.
         personal: the personal fields among them, in the same shape.
         versions: category -> the (type, schema_version) that its table holds.
-        latest: position -> type, schema_version and the columns that are not NULL, of the latest events.
+        latest: position -> what is known of the event, of the latest ones.
         ends: category -> a position behind which it has no events; as high as the last one, or higher.
         appender: the thread that is appending.
         handling: thread -> the projections whose handlers it runs.
@@ -56,7 +76,7 @@ class Heads:
     personal: dict[str, dict[str, str]] = field(default_factory=dict)
     versions: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
     ends: dict[str, int] = field(default_factory=dict)
-    latest: dict[int, tuple[str, int, frozenset[str]]] = field(default_factory=dict)
+    latest: dict[int, Held] = field(default_factory=dict)
     appender: int | None = None
     handling: dict[int, list[str]] = field(default_factory=dict)
     erasures: int = 0

@@ -6,6 +6,7 @@ Owns the way from a checked table to rows of the log; the checks are in `table_r
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,13 +17,14 @@ import pyarrow.compute as pc
 from cqrs_lab.errors import InvalidTable
 from cqrs_lab.sql.names import literal, quote
 from cqrs_lab.store.categories import ENVELOPE, Category, naive
+from cqrs_lab.store.memory import Held
 from cqrs_lab.write import table_rules
 from cqrs_lab.write.batch import Batch
 from cqrs_lab.write.event_store import EventStore
 from cqrs_lab.write.sources import Source
 from cqrs_lab.write.table_columns import ROW, to_arrow
 
-_FEW = 32  # events of which memory keeps what they hold
+_FEW = 128  # events of which memory keeps what they hold
 # How far ahead something may have been recorded: a made-up workload may lie in next year. What is recorded later than
 # all else dates all that follows.
 _AHEAD = timedelta(days=3 * 366)
@@ -49,16 +51,26 @@ def append_table(store: EventStore, category: Category, table: Source, zone: str
             with store.log.database.registered(numbered, "_numbered") as events:
                 _insert_table(store, category, events, plan, batch, first)
             batch.position += arrow.num_rows
-            there = {name: event.schema_version for name, event in category.types.items()}
-            empty = {name for name in arrow.column_names if arrow[name].null_count == arrow.num_rows}
-            made = {name for name, text in plan.columns.items() if not text.startswith("CAST(NULL AS ")}
-            present = frozenset([*ENVELOPE, *((category.columns.keys() & made) - empty), category.key])
-            last = max(0, arrow.num_rows - _FEW)
-            types = enumerate(arrow["type"].slice(last).to_pylist(), start=first + last + 1)
-            batch.latest.update({position: (kind, there[kind], present) for position, kind in types})
-            batch.versions[category.name] = {(name, there[name]) for name in pc.unique(arrow["type"]).to_pylist()}
+            versions = {name: event.schema_version for name, event in category.types.items()}
+            batch.latest.update(_held(category, numbered, plan, versions, first))
+            batch.versions[category.name] = {(name, versions[name]) for name in pc.unique(arrow["type"]).to_pylist()}
         store.log.heads.streams.clear()  # the table moved streams that were remembered
     return store.log.head
+
+
+def _held(
+    category: Category, numbered: pa.Table, plan: table_rules.Plan, versions: Mapping[str, int], first: int
+) -> Iterator[tuple[int, Held]]:
+    """What memory will know of the last rows, by position."""
+    last = max(0, numbered.num_rows - _FEW)
+    some = numbered.slice(last)
+    given = {name: some[name].is_valid().to_pylist() for name in category.columns if name in some.column_names}
+    always = frozenset([*ENVELOPE, category.key, *plan.params])  # a field with a default is never sure to be empty
+    rows = some.select(["type", "id", "_version"]).to_pylist()
+    for number, row in enumerate(rows):
+        there = always | {name for name, is_there in given.items() if is_there[number]}
+        kind = row["type"]
+        yield first + last + number + 1, Held(category.name, kind, versions[kind], there, row["id"], row["_version"])
 
 
 def _say_order(arrow: pa.Table) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from cqrs_lab.messages import Recorded
 from cqrs_lab.store.categories import Category, naive
+from cqrs_lab.store.memory import Held
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ class Batch:
         before: the versions that they were at.
         rows: table -> its new rows, column -> value.
         versions: category -> the (type, schema_version) of the new events.
-        latest: position -> type of the event, its schema_version and the columns that are not NULL.
+        latest: position -> what memory will know of the event.
         commands: what is known of command ids: None for one that is new.
         loaded: stream -> what its events so far fold to, for whoever decides on it.
     """
@@ -85,7 +86,7 @@ class Batch:
     before: dict[str, int] = field(default_factory=dict)
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     versions: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
-    latest: dict[int, tuple[str, int, frozenset[str]]] = field(default_factory=dict)
+    latest: dict[int, Held] = field(default_factory=dict)
     commands: dict[str, Remembered | None] = field(default_factory=dict)
     loaded: dict[str, Any] = field(default_factory=dict)
 
@@ -125,7 +126,8 @@ def add_event(batch: Batch, category: Category, number: int | None, recorded: Re
     if any(value is not None for value in personal.values()):
         batch.add(category.personal_table, {"position": recorded.position, **personal})
     there = frozenset(name for name, value in {**envelope, **fields, **personal}.items() if value is not None)
-    batch.latest[recorded.position] = (recorded.type, recorded.event.schema_version, there)
+    id, kind, version = recorded.stream.partition("/")[2], recorded.type, recorded.event.schema_version
+    batch.latest[recorded.position] = Held(category.name, kind, version, there, id, recorded.version)
     batch.versions.setdefault(category.name, set()).add((recorded.type, recorded.event.schema_version))
 
 

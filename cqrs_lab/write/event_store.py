@@ -8,7 +8,7 @@ head never passes a position that is still to come.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -170,8 +170,7 @@ class EventStore:
                 try:
                     held = nullcontext() if self.beside is None else self.beside.held()
                     with held, self._storing(batch, with_rows=True):
-                        for table, rows in batch.rows.items():
-                            self._insert(table, rows)
+                        self._insert(batch.rows)
                         self._tell(batch)
                         if self.beside is not None:
                             self.beside.move(batch.position)
@@ -320,13 +319,13 @@ class EventStore:
 
     def insert(self, batch: Batch) -> None:
         """Insert the rows that a batch has so far, in the transaction that `appending` began."""
-        for table, rows in batch.rows.items():
-            self._insert(table, rows)
+        self._insert(batch.rows)
         batch.rows.clear()
 
-    def _insert(self, table: str, rows: Sequence[dict[str, Any]]) -> None:
+    def _insert(self, tables: Mapping[str, Sequence[dict[str, Any]]]) -> None:
         """Insert rows, and note the keys that are then there."""
-        absent = self.log.heads.absent.get(table)
-        if absent is not None:
-            absent.add(row[absent.column] for row in rows)
-        self._insertion(table, rows)
+        for table, rows in tables.items():
+            absent = self.log.heads.absent.get(table)
+            if absent is not None:
+                absent.add(row[absent.column] for row in rows)
+        self._insertion(tables)

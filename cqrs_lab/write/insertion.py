@@ -1,11 +1,11 @@
 """Insertion: rows of a batch into their tables.
 
-Owns how values get there: in the statement while they are few, as an Arrow table when they are many.
+Owns how values get there: in one statement for all tables while they are few, as an Arrow table when they are many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.database import Database
 
+_REPLACED = {"snapshots"}  # tables in which a row takes the place of the one with its key
 _FEW = 16  # rows up to which values in the statement cost less than a table registered for it
 
 
@@ -24,21 +25,29 @@ class Insertion:
         self._database = database
         self._known_types: dict[tuple[str, str], list[pa.DataType]] = {}
 
-    def __call__(self, table: str, rows: Sequence[dict[str, Any]]) -> None:
-        """Insert rows. Only the columns in use: the fields of other event types are neither planned nor bound."""
-        there = {name for row in rows for name, value in row.items() if value is not None}
-        # The envelope's first, in an order that does not change from call to call.
-        columns = tuple(name for name in dict.fromkeys(name for row in rows for name in row) if name in there)
-        if len(rows) <= _FEW:
-            values = [row.get(column) for row in rows for column in columns]
-            self._database.execute(_statement(table, columns, len(rows)), values)
-            return
-        names = ", ".join(map(quote, columns))
+    def __call__(self, tables: Mapping[str, Sequence[dict[str, Any]]]) -> None:
+        """Insert rows, table by table. Only the columns in use: the fields of other event types are not bound."""
+        few: list[tuple[str, tuple[str, ...], int]] = []
+        values: list[Any] = []
+        for table, rows in tables.items():
+            there = {name for row in rows for name, value in row.items() if value is not None}
+            # The envelope's first, in an order that does not change from call to call.
+            columns = tuple(name for name in dict.fromkeys(name for row in rows for name in row) if name in there)
+            if len(rows) > _FEW or table in _REPLACED:
+                self._insert_many(table, columns, rows)
+                continue
+            few.append((table, columns, len(rows)))
+            values += [row.get(column) for row in rows for column in columns]
+        if few:
+            self._database.execute(_statement(tuple(few)), values)
+
+    def _insert_many(self, table: str, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+        names, verb = ", ".join(map(quote, columns)), "INSERT OR REPLACE" if table in _REPLACED else "INSERT"
         # Values bound one by one cost 0.1 ms an event.
         types = self._types(table, names)
         arrays = [pa.array([row.get(c) for row in rows], kind) for c, kind in zip(columns, types, strict=True)]
         with self._database.registered(pa.table(arrays, names=columns), "_rows") as source:
-            self._database.execute(f"{_verb(table)} INTO {quote(table)} ({names}) SELECT {names} FROM {source}")
+            self._database.execute(f"{verb} INTO {quote(table)} ({names}) SELECT {names} FROM {source}")
 
     def _types(self, table: str, names: str) -> list[pa.DataType]:
         """The Arrow types of a table's columns."""
@@ -48,14 +57,19 @@ class Insertion:
         return self._known_types[table, names]
 
 
-def _verb(table: str) -> str:
-    return "INSERT OR REPLACE" if table == "snapshots" else "INSERT"
-
-
 @lru_cache(1_000)
-def _statement(table: str, columns: tuple[str, ...], count: int) -> str:
-    names, marks = ", ".join(map(quote, columns)), f"({', '.join('?' * len(columns))})"
-    return f"{_verb(table)} INTO {quote(table)} ({names}) VALUES {', '.join([marks] * count)}"
+def _statement(tables: tuple[tuple[str, tuple[str, ...], int], ...]) -> str:
+    """The statement that inserts rows with values: for each table its name, the columns, and how many rows.
+
+    One for all tables and not one for each: an event, its stream and its command take 2.9 ms and not 3.3.
+    """
+    inserts = []
+    for table, columns, count in tables:
+        names, marks = ", ".join(map(quote, columns)), f"({', '.join('?' * len(columns))})"
+        inserts.append(f"INSERT INTO {quote(table)} ({names}) VALUES {', '.join([marks] * count)}")
+    *others, last = inserts
+    parts = ", ".join(f"_{number} AS MATERIALIZED ({insert} RETURNING 1)" for number, insert in enumerate(others))
+    return f"WITH {parts} {last}" if parts else last
 
 
 def _writable(kind: pa.DataType) -> pa.DataType:

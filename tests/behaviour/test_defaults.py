@@ -164,3 +164,17 @@ def test_a_read_only_store_asks_to_be_opened_once(path: Path) -> None:
         pass
     with lab(path, noted(priority=...), read_only=True) as one:
         assert [event.priority for event in events(one)] == [5, 5]  # type: ignore[attr-defined]
+
+
+def test_a_table_that_leaves_it_empty_has_the_default(path: Path) -> None:
+    """A column that is there and empty means the default, in a projection that the few last events move, too."""
+    best = ReadModel("best", "k", "SELECT k, max(priority) AS p, max(share) AS s FROM note_events GROUP BY k")
+    with lab(path, noted(priority=..., share=...)) as opened:
+        served = opened.serve(best)
+        for empty in (["priority", "share"], ["priority"], []):
+            times = pa.array([0], pa.timestamp("us", "UTC"))
+            given = {name: pa.nulls(1, pa.int64()) for name in empty}
+            opened.append_table("note", pa.table({"id": ["1"], "type": ["Noted"], "occurred_at": times, **given}))
+            served.catch_up()
+            assert served.rows().fetchall() == opened.serve(best, "view").rows().fetchall()
+            assert served.get("1") == {"k": "1", "p": 5, "s": Decimal("0.50")}

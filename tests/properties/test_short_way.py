@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import append, histories, placed
+from support import append, histories, pay, place, placed
 from support.ages import First, Second, aged, shop_of
 
 from cqrs_lab import Lab, ReadModel, open_shop
@@ -26,11 +26,21 @@ from cqrs_lab.shop import (
     order_summary,
     product_demand,
 )
+from cqrs_lab.store.database import Database
 
 QUOTED = """SELECT order_id, count(amount) AS c, concat('"_1"', max(version), '''_2') AS v, sum(amount) + 1 AS s,
                    max(version) FILTER (type = 'OrderPaid') AS p, max(CASE WHEN type IN ('OrderPaid', 'OrderShipped')
                    AND amount > 1 OR type = 'OrderPlaced' THEN occurred_at END) AS at
             FROM order_events GROUP BY order_id"""
+# Every aggregate that merges, each asked of one event alone where it is the only one of its row.
+SINGLES = """SELECT order_id, count(*) AS n, count(amount) AS a, count(*) FILTER (type = 'OrderPaid') AS p,
+                    count(amount) FILTER (amount > 1) AS f, count_if(amount > 1) AS c, sum(version) AS sv,
+                    sum(amount) FILTER (type = 'OrderPaid') AS s, sum(amount) + count(*) AS both, min(version) AS lo,
+                    bool_and(amount > 1) AS every, bool_or(amount > 1) AS any, bit_and(version) AS ba,
+                    bit_or(version) AS bo, arg_min(type, position) AS first, arg_max(amount, position) AS last,
+                    max(amount) FILTER (amount > 2) AS most
+             FROM order_events WHERE type <> 'OrderShipped' AND (customer_id IS NULL OR customer_id <> 'c-2')
+             GROUP BY order_id"""
 MODELS = (
     order_summary,
     order_list,
@@ -43,6 +53,7 @@ MODELS = (
     ReadModel("kinds", "type", "SELECT type, count(*) AS n, max(occurred_at) AS at FROM order_events GROUP BY type"),
     ReadModel("whole", "one", "SELECT 1 AS one, count(*) AS n, sum(amount) AS paid FROM order_events GROUP BY ALL"),
     ReadModel("quoted", "order_id", QUOTED),
+    ReadModel("singles", "order_id", SINGLES),
 )
 
 
@@ -110,6 +121,28 @@ def test_a_few_events_go_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
         lab.serve(made).catch_up()
         assert moves[-1] == ("made", None)
         assert [row["n"] for row in lab.serve(made).rows().dicts()] == [2]
+
+
+def test_an_inline_send_is_five_statements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command and its row take one transaction of three statements, whether the row is there or comes."""
+    asked: list[str] = []
+    execute = Database.execute
+
+    def counted(self: Database, sql: str, *given: Any) -> Any:
+        asked.append(sql.split()[0])
+        return execute(self, sql, *given)
+
+    with open_shop(threads=1) as lab:
+        served = lab.serve(order_summary, mode="inline")
+        for number in range(3):  # until memory knows which streams there are
+            lab.send(place(f"o-{number}"))
+        monkeypatch.setattr(Database, "execute", counted)
+        for command, change in ((place("o-9"), "INSERT"), (pay("o-9"), "UPDATE")):
+            asked.clear()
+            lab.send(command)
+            assert asked == ["BEGIN", "WITH", change, "UPDATE", "COMMIT"]
+        monkeypatch.undo()
+        assert served.rows().fetchall() == lab.serve(order_summary, "view").rows().fetchall()
 
 
 def test_events_of_an_earlier_version_go_the_short_way_lifted(tmp_path: Path) -> None:
