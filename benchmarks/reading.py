@@ -58,7 +58,7 @@ def run(count: int) -> Iterator[Result]:
         yield from lagging(lab, "", 30.0)
         by_hand.build(lab.head)
         yield from moving(lab, by_hand, drawn)
-        yield from lagging(lab, " that others are built on", 50.0)
+        yield from lagging(lab, " that others are built on", 30.0)
         yield from looking_back(lab)
         yield from telling(lab)
         yield from waiting(lab)

@@ -49,7 +49,9 @@ def pay(number: int) -> Command:
 
 
 class ByHand:
-    """What a bare transaction does for one command: the reads and writes of ours, in the same tables.
+    """What a bare transaction does for one command: the writes of ours, in the same tables, by one statement.
+
+    It asks nothing, for its keys are new: a look whether they are there would take 0.9 ms.
 
     Args:
         lab: whose tables to copy.
@@ -60,32 +62,32 @@ class ByHand:
         "position, stream_no, version, type, schema_version, event_id, correlation_id, causation_id, command_id, "
         "occurred_at, recorded_at, order_id, customer_id, lines, total, freight"
     )
+    EVENT = f"INSERT INTO order_events ({COLUMNS}) VALUES ({', '.join('?' * 16)})"
+    STREAM = "WITH stream AS MATERIALIZED (INSERT INTO streams VALUES (?, ?, ?, ?) RETURNING 1)"
+    COMMAND = "command AS MATERIALIZED (INSERT INTO commands VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING 1)"
 
     def __init__(self, lab: Lab, path: Path) -> None:
         self.bare: duckdb.DuckDBPyConnection = bare_copy(lab, path)
+        self._parsed: dict[str, Any] = {}
 
     def whole(self, run: int) -> None:
-        """Look the command and the stream up, insert the stream, the event and the command."""
+        """Insert the stream, the event and the command."""
         row = self.row(run)
-        ask = self.bare.execute
-        ask("SELECT digest, first_position FROM commands WHERE command_id = ?", [row[8]]).fetchall()
-        ask("SELECT stream_no FROM streams WHERE stream = ?", [f"order/o-{run}"]).fetchall()
-        ask("BEGIN").fetchall()
-        ask("INSERT INTO streams VALUES (?, ?, ?, ?)", [f"order/o-{run}", run, "order", f"o-{run}"]).fetchall()
-        self.event(row)
+        stream = [f"order/o-{run}", run, "order", f"o-{run}"]
         command = [row[8], "PlaceOrder", "0" * 32, run, row[6], row[7], run + 1, run + 1]
-        ask("INSERT INTO commands VALUES (?, ?, ?, ?, ?, ?, ?, ?)", command).fetchall()
-        ask("COMMIT").fetchall()
+        self.run(f"{self.STREAM}, {self.COMMAND} {self.EVENT}", [*stream, *command, *row])
 
     def alone(self, run: int) -> None:
         """Insert the event and nothing else."""
-        self.bare.execute("BEGIN").fetchall()
-        self.event(self.row(run))
-        self.bare.execute("COMMIT").fetchall()
+        self.run(self.EVENT, self.row(run))
 
-    def event(self, row: list[Any]) -> None:
-        """Insert an event."""
-        self.bare.execute(f"INSERT INTO order_events ({self.COLUMNS}) VALUES ({', '.join('?' * 16)})", row).fetchall()
+    def run(self, sql: str, values: list[Any]) -> None:
+        """Run one statement in a transaction; its text is parsed once."""
+        if sql not in self._parsed:
+            (self._parsed[sql],) = self.bare.extract_statements(sql)
+        self.bare.execute("BEGIN").fetchall()
+        self.bare.execute(self._parsed[sql], values).fetchall()
+        self.bare.execute("COMMIT").fetchall()
 
     def row(self, run: int) -> list[Any]:
         """Return an event as a row."""
@@ -113,12 +115,8 @@ def sending(folder: Path) -> Iterator[Result]:
         logger.setLevel(logging.NOTSET)
         logger.removeHandler(handler)
         rate, around = f"{1 / ours:,.0f} commands/s", ", ".join(lab.middleware)
-    yield Result(
-        "send / bare transaction, same reads and writes", ours * 1e3, same * 1e3, "ms", 1.4, f"{rate}; {around}"
-    )
-    yield Result(
-        "send / its insert alone", ours * 1e3, only * 1e3, "ms", None, "three ids, receipt and stream included"
-    )
+    yield Result("send / bare transaction, same writes", ours * 1e3, same * 1e3, "ms", 1.4, f"{rate}; {around}")
+    yield Result("send / its insert alone", ours * 1e3, only * 1e3, "ms", 2.0, "three ids, receipt and stream included")
 
 
 def inline(folder: Path) -> Iterator[Result]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 from cqrs_lab.ivm.absent import Present
 from cqrs_lab.ivm.merge import Merge
@@ -65,12 +65,22 @@ class _Values:
         return f"(SELECT {', '.join(items)})"
 
 
+class Changed(NamedTuple):
+    """What a move has changed.
+
+    Attributes:
+        before: the rows as they were, where somebody wants to know.
+        keys: of all rows that changed, came or went.
+    """
+
+    before: list[Row]
+    keys: list[Any]
+
+
 class Few(Table):
     """A table of which few rows can be changed by key; arguments as of `Table`."""
 
-    def move_few(
-        self, plan: Merge | Touch, start: int, end: int, *, noted: bool, told: bool
-    ) -> tuple[list[Row], list[Row]] | None:
+    def move_few(self, plan: Merge | Touch, start: int, end: int, *, noted: bool, told: bool) -> Changed | None:
         """Change the rows that events between two positions, and noted keys, reach.
 
         Args:
@@ -78,7 +88,7 @@ class Few(Table):
             told: whether somebody wants to know the rows as they were and as they are.
 
         Returns:
-            These, whole; none where nobody wants to know. None when nothing was done, for it is not few or not sure.
+            None when nothing was done, for it is not few or not sure.
         """
         types = self._types
         if len(self.model.keys) != 1 or not all(map(_EXACT.fullmatch, types.values())):
@@ -86,8 +96,10 @@ class Few(Table):
         if types[plan.found_by[0]] in ("DOUBLE", "FLOAT"):  # in Python not a number is no key, not even its own
             return None
         held = self._held(plan, start, end) if isinstance(plan, Merge) else None
-        if isinstance(plan, Merge) and held is not None and not noted and not told and self._move_each(plan, held):
-            return [], []
+        if isinstance(plan, Merge) and held is not None and not noted:
+            changed = self._move_each(plan, held, told=told)
+            if changed is not None:
+                return changed
         without = plan.fold.absent(_present(held.values())) if isinstance(plan, Merge) and held else frozenset()
         # With parameters, because the same text is parsed once: 2.0 ms for the fold of one event, and not 2.7.
         windows = (self.reader("$1", "$2"), self.reader(0, "$2"), self.dirty if noted else None)
@@ -104,18 +116,18 @@ class Few(Table):
         if len(reached) > MOST or not _are_exact(reached) or any(row[at] is None for row in reached):
             return None
         if not reached:
-            return [], []
+            return Changed([], [])
         # Of a noted key, what is looked up has changed, and not what its events say.
         if isinstance(plan, Merge) and not noted and plan.fold.is_assignable:
             return self._merge_few(plan, reached, at, end, self._first(plan, held or {}), told=told)
-        old, new = self._stored([row[at] for row in reached]), self._after(plan, names, reached, end)
+        old, new = self.stored([row[at] for row in reached]), self._after(plan, names, reached, end)
         if not _are_exact(old) or not _are_exact(new) or not self._replace(names[at], old, new):
             return None
-        return old, new
+        return Changed(old, list(dict.fromkeys(row[list(types).index(names[at])] for row in [*old, *new])))
 
     def _merge_few(
         self, plan: Merge, reached: list[Row], at: int, end: int, first: Collection[str], *, told: bool
-    ) -> tuple[list[Row], list[Row]] | None:
+    ) -> Changed | None:
         """Merge new states into few rows; arguments and what is returned as of `move_few`.
 
         Args:
@@ -128,13 +140,15 @@ class Few(Table):
         known = [row for row in reached if row[at] not in first]
         looking = [row for row in known if plan.looks_up(new[row[at]])]
         by_key = list(self._types).index(names[at])
-        old = self._stored([row[at] for row in looking]) if looking else []
+        old = self.stored([row[at] for row in looking]) if looking else []
         there = {row[by_key] for row in old}
         again = [row for row in looking if row[at] in there]
         after = self._after(plan, names, again, end) if again else []
         if not _are_exact(old) or not _are_exact(after):
             return None
-        before = self._stored([row[at] for row in known]) if told and known else []
+        before = self.stored([row[at] for row in known]) if told and known else []
+        if not _are_exact(before):
+            return None
         fresh = [row for row in reached if row[at] in first or (row in looking and row[at] not in there)]
         plain = [row for row in known if row not in looking]
         missing = self._update(plan, {row[at]: new[row[at]] for row in plain}) if plain else set()
@@ -146,7 +160,7 @@ class Few(Table):
             kinds = {base: self._types[name] for base, name in plan.names.items()}
             given = f"{values.rows(kinds, [row[:-1] for row in fresh])} AS _states"
             self._run(f"INSERT INTO {self.table} {plan.fresh(given, self.reader(0, end))}", values.given)
-        return before, self._stored(keys) if told else []
+        return Changed(before, keys)
 
     def _after(self, plan: Merge | Touch, names: list[str], reached: list[Row], end: int) -> list[Row]:
         """The rows of some reached keys, as they will be."""
@@ -180,8 +194,8 @@ class Few(Table):
                 found[position] = held
         return found
 
-    def _move_each(self, plan: Merge, held: dict[int, Held]) -> bool:
-        """Change rows of which each has one new event, without a fold; return whether it was done.
+    def _move_each(self, plan: Merge, held: dict[int, Held], *, told: bool) -> Changed | None:
+        """Change rows of which each has one new event, without a fold; arguments and what is returned as of `move_few`.
 
         An event of a row that is there takes 1.4 ms and not 2.1 with its fold, the first one of a row 2.0 and not 3.7.
 
@@ -190,25 +204,27 @@ class Few(Table):
         """
         ids = {one.id: position for position, one in held.items()}
         if not self._is_keyed_by_stream(plan) or len(ids) < len(held):
-            return False
-        first = self._first(plan, held)
+            return None
+        first, before = self._first(plan, held), list[Row]()
         there = {position: one for position, one in held.items() if one.id not in first}
         new = [position for position in held if position not in there]
         if there:
             without = plan.fold.absent(_present(there.values()))
             kinds = {state: kind for state, kind in self._kinds(plan).items() if state not in without}
-            if plan.looks_up(kinds):
-                return False
+            before = self.stored([one.id for one in there.values()]) if told else []
+            if plan.looks_up(kinds) or not _are_exact(before):
+                return None
             new += [ids[id] for id in self._update_each(plan, there, kinds)]
         if new:
             values = _Values()
             empty = plan.fold.absent(_present(held[position] for position in new))
             # Where it does not know how few they are, DuckDB looks all customers up: 6 ms for five events, and not 3.
-            events = f"{self._events(plan, values, new)} LIMIT {len(new)}"
+            most = f" LIMIT {len(new)}" if len(new) > 1 else ""
+            events = f"{self._events(plan, values, new)}{most}"
             each = plan.fold.of_each(events, self._kinds(plan), empty)
             rows = plan.fresh(f"({each}\n) AS _states", self._reader_to(values, max(held)))
             self._run(f"INSERT INTO {self.table} {rows}", values.given)
-        return True
+        return Changed(before, list(ids))
 
     def _is_keyed_by_stream(self, plan: Merge) -> bool:
         """Whether a row is of one stream."""
@@ -237,7 +253,7 @@ class Few(Table):
         if sets and self._run(update, values.given) == [(len(keys),)]:
             return []
         at = list(self._types).index(key)
-        stored = {row[at] for row in self._stored(keys)}
+        stored = {row[at] for row in self.stored(keys)}
         return [id for id in keys if id not in stored]
 
     def _kinds(self, plan: Merge) -> dict[str, str]:
@@ -274,7 +290,7 @@ class Few(Table):
         if sets and self._run(update, values.given) == [(len(new),)]:
             return set()
         at = list(self._types).index(plan.found_by[0])
-        return new.keys() - {row[at] for row in self._stored(new)}
+        return new.keys() - {row[at] for row in self.stored(new)}
 
     def _replace(self, key: str, before: list[Row], after: list[Row]) -> bool:
         """Put some rows in the place of others; return whether it was done, for two of them must not have one key."""
@@ -316,11 +332,16 @@ class Few(Table):
             same = f"_old.{self.keys} = _new.{quote(names[at])}"
             self._run(f"UPDATE {self.table} AS _old SET {items} FROM {given} AS _new WHERE {same}", values.given)
 
-    def changed_rows(self, rows: list[Row]) -> str:
-        """Return a temporary table of some rows."""
+    def changed_rows(self, changed: Changed) -> tuple[str, list[Any]]:
+        """Return the SELECT of rows as they were and as they are now, and the values that it needs."""
         values = _Values()
-        self._run(f"CREATE OR REPLACE TEMP TABLE _changed AS FROM {values.rows(self._types, rows)}", values.given)
-        return "_changed"
+        rows = f"SELECT * FROM {self._there(values, changed.keys)}"
+        if changed.before:
+            rows += f" UNION ALL SELECT * FROM {values.rows(self._types, changed.before)}"
+        if len(changed.keys) <= _APART:
+            return rows, values.given
+        self._run(f"CREATE OR REPLACE TEMP TABLE _changed AS {rows}", values.given)  # looked up once for all who ask
+        return "SELECT * FROM _changed", []
 
     def _there(self, values: _Values, keys: Collection[Any]) -> str:
         """The stored rows of some keys, as something to select from."""
@@ -328,8 +349,8 @@ class Few(Table):
         some = values.among(keys, kinds[self.model.keys[0].lower()])
         return f"(SELECT * FROM {self.table} WHERE {self.keys} IN ({some}))"
 
-    def _stored(self, keys: Collection[Any]) -> list[Row]:
-        """The stored rows of some keys."""
+    def stored(self, keys: Collection[Any]) -> list[Row]:
+        """Return the stored rows of some keys."""
         values = _Values()
         return self._run(f"FROM {self._there(values, keys)}", values.given)
 

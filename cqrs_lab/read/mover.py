@@ -7,7 +7,8 @@ have changed; they make these rows again when they move themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from cqrs_lab.errors import ProjectionFailed, QueryFailed
 from cqrs_lab.ivm.merge import Merge
@@ -60,10 +61,11 @@ class Mover(Few):
         changed = self.move_few(plan, start, end, noted=noted > 0, told=told)
         if changed is None:
             return False
-        rows = [*changed[0], *changed[1]]
-        if told and rows:
-            self.hand_on(move, f"SELECT * FROM {self.changed_rows(rows)}")
-            self._memory.answers.drop(self.place, list(self._types), rows)
+        if told and changed.keys:
+            self.hand_on(move, *self.changed_rows(changed))
+            if needs:
+                rows = [*changed.before, *self.stored(changed.keys)]
+                self._memory.answers.drop(self.place, list(self._types), rows)
         return True
 
     def _find(self, rows: str, near: str, keys: tuple[str, ...], columns: Iterable[str], *, nulls: bool) -> int:
@@ -158,10 +160,15 @@ class Mover(Few):
         rows = f"SELECT {names} FROM (FROM _before UNION ALL BY NAME FROM _moved) LIMIT {most + 1}"
         self._memory.answers.drop(self.place, columns, self._run(rows))
 
-    def note(self, move: Move, keys: str) -> None:
-        """Remember keys whose rows have to be made again."""
+    def note(self, move: Move, keys: str, given: Sequence[Any] = ()) -> None:
+        """Remember keys whose rows have to be made again.
+
+        Args:
+            keys: the SELECT of them.
+            given: the values that it needs.
+        """
         names = ", ".join(map(quote, self._catalog.plan(self.model).found_by))
-        if self._run(f"INSERT INTO {self.dirty} SELECT {names} FROM ({keys}\n)") != [(0,)]:
+        if self._run(f"INSERT INTO {self.dirty} SELECT {names} FROM ({keys}\n)", given) != [(0,)]:
             move.noted[self.model.id] = True
 
     @property
@@ -169,15 +176,20 @@ class Mover(Few):
         """Whether the rows of other projections are made of these, or of which that cannot be told."""
         return any(self._readers())
 
-    def hand_on(self, move: Move, changed: str) -> None:
-        """Note what rows that have changed reach, as they were and as they are, in the projections that read them."""
+    def hand_on(self, move: Move, changed: str, given: Sequence[Any] = ()) -> None:
+        """Note what rows that have changed reach, as they were and as they are, in the projections that read them.
+
+        Args:
+            changed: the SELECT of them.
+            given: the values that it needs.
+        """
         found, unknown, building = self._readers()
         for other in found:
             plan, read = self._catalog.plan(other.model), other.reader(0, other.position, {self.model.id: changed})
             for use in plan.uses:
                 if use.name == self.model.id and not isinstance(plan, Recompute):
                     try:
-                        other.note(move, plan.keys_of(use, changed, read))
+                        other.note(move, plan.keys_of(use, changed, read), given)
                     except QueryFailed as error:  # its fault, and not that of the rows that move
                         name = other.model.name
                         raise ProjectionFailed(f"the keys of {name} could not be told: {error}", name) from error
@@ -187,7 +199,7 @@ class Mover(Few):
                             Checkpoint(there.mode, "", there.position))  # fmt: skip
         columns = ", ".join(map(quote, self._catalog.columns(self.model)))
         for table in building:
-            self._run(f"INSERT INTO {table} SELECT {columns} FROM ({changed})")
+            self._run(f"INSERT INTO {table} SELECT {columns} FROM ({changed})", given)
 
     def _readers(self) -> tuple[list[Mover], list[str], list[str]]:
         """The projections that read these rows, those of which that cannot be told, and what collects for a build."""

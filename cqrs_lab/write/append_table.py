@@ -143,13 +143,19 @@ def _number(store: EventStore, category: Category, arrow: pa.Table, batch: Batch
                 [category.stream(""), category.name],
             )
     counts = np.bincount(codes, minlength=len(numbers))
-    order = np.argsort(codes, kind="stable")
+    order = _in_order(codes)
     rank = np.empty(len(codes), dtype=np.int64)
     rank[order] = np.arange(len(codes)) - np.repeat(np.cumsum(counts) - counts, counts)
     numbered = {"_stream_no": numbers[codes], "_version": versions[codes] + rank + 1}
     for name, column in numbered.items():
         arrow = arrow.append_column(name, pa.array(column.astype(np.int32)))
     return arrow
+
+
+def _in_order(codes: Any) -> Any:
+    """The stable order of codes of 32 bits: NumPy sorts 16 bits by counting, twice in 9 ms, and 32 by merging in 32."""
+    low = np.argsort((codes & 0xFFFF).astype(np.uint16), kind="stable")
+    return low[np.argsort((codes >> 16).astype(np.uint16)[low], kind="stable")]
 
 
 def _known_streams(store: EventStore, category: Category, ids: str, count: int) -> tuple[Any, Any]:

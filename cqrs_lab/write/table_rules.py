@@ -22,7 +22,7 @@ from cqrs_lab.messages import Event, refused, unwrap
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.categories import Category
 from cqrs_lab.store.database import Database
-from cqrs_lab.write.field_rules import NO_NUL, Rule, convert, literals, needs_python, shared, unless_null
+from cqrs_lab.write.field_rules import NO_NUL, Rule, all_of, convert, literals, needs_python, shared, unless_null
 from cqrs_lab.write.sources import in_rows
 from cqrs_lab.write.table_columns import ROW
 
@@ -112,7 +112,7 @@ def check(database: Database, source: str, category: Category, table: pa.Table, 
     rules = plan.rules
     if not any(map(_has_zero_byte, table.columns)):  # 0.5 ms for a column of 700,000 texts, and 4 for the rule
         rules = [(column, rule) for column, rule in rules if NO_NUL not in rule.words]
-    every = " AND ".join(f"({rule.condition})" for _, rule in rules)
+    every = all_of(rule for _, rule in rules)
     good = database.execute(f"SELECT count(*) FILTER ({every}) FROM {source}")[0][0]
     if good == table.num_rows and not plan.by_hand:
         return tell(plan.problems)  # bad rows are looked for only when there are some: 0.4 s, not 0.8 s for 3.35 M rows
