@@ -6,12 +6,13 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
-from support import append
+from support import append, placed
 from support.layers import contacts, declared, demand, listed, unnamed
 
 from cqrs_lab import Lab, ReadModel, open_shop
 from cqrs_lab.errors import InvalidMoment, NotServed, QueryFailed
 from cqrs_lab.read import kept
+from cqrs_lab.read.history import _Versions
 from cqrs_lab.shop import (
     CustomerRegistered,
     OrderLine,
@@ -194,3 +195,21 @@ def test_what_cannot_be_kept_says_so():
     """A read model of which nothing merges is refused with the reason."""
     with open_shop() as lab, pytest.raises(NotServed, match="DISTINCT"):
         lab.serve(demand, keep_history=True)
+
+
+def test_a_row_is_asked_at_its_own_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What many orders are made into takes as many rows as they have versions, and not versions times orders."""
+    kept_rows: list[int] = []
+    close = _Versions.close
+
+    def counted(self: _Versions) -> None:
+        kept_rows.extend(self._run(f"SELECT count(*) FROM {table}")[0][0] for table in self._tables)
+        close(self)
+
+    with open_shop() as lab:
+        append(lab, [placed(number) for number in range(30)])
+        append(lab, [(OrderPaid(order_id=f"o-{number}", amount=1), 40) for number in range(30)])
+        monkeypatch.setattr(_Versions, "close", counted)
+        found = lab.history(customer_value, "c-1").dicts()
+    assert [row["orders"] for row in found] == [*range(1, 31), *[30] * 30]
+    assert max(kept_rows) <= 60
