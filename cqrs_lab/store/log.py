@@ -280,8 +280,9 @@ class Log:
         category = next((c for c in self.categories.values() if c.table.lower() == table.lower()), None)
         if category is None:
             return None
-        lifted = {name for event in category.types.values() for upcast in event.upcasts.values() for name in upcast}
-        return None if category.key in lifted else category.key
+        upcasts = [upcast for event in category.types.values() for upcast in event.upcasts.values()]
+        is_lifted = any(name.lower() == category.key.lower() for upcast in upcasts for name in upcast)
+        return None if is_lifted else category.key
 
     def may_have_events(self, tables: Collection[str], after: int) -> bool:
         """Return whether one of these tables may have events after a position, as far as memory knows.
