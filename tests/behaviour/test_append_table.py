@@ -295,3 +295,30 @@ def test_patterns_with_braces_and_bounds_that_are_dates_hold(code, since, column
             with pytest.raises(InvalidTable) as refused:
                 lab.append_table("thing", given)
             assert refused.value.column == column
+
+
+class Counted(Event):
+    thing: str
+    size: Annotated[int, Field(ge=1)]
+    marks: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=2)] = ()
+
+
+class Corrected(Event):
+    thing: str
+    size: int
+    marks: tuple[int, ...] = ()
+
+
+@pytest.mark.parametrize(("size", "marks"), [(0, []), (1, [1, 0]), (1, [1, 1, 1])])
+def test_a_rule_of_one_type_is_none_of_another(size, marks):
+    """A field of two types keeps the rules of each: what one refuses, of a list and its items too, the other has."""
+    counting = Decider("thing", "thing", None, lambda c, s: [], lambda s, e: s, [], [Counted, Corrected])
+    with Lab(domain=Domain(deciders=[counting])) as lab:
+        for kind in ("Corrected", "Counted"):
+            row = {"id": ["t"], "type": [kind], "occurred_at": [START], "size": [size], "marks": [marks]}
+            given = pl.DataFrame(row, schema_overrides={"marks": pl.List(pl.Int64)})
+            if kind == "Corrected":
+                assert lab.append_table("thing", given) == 1
+            else:
+                with pytest.raises(InvalidTable, match="size" if size == 0 else "marks"):
+                    lab.append_table("thing", given)
