@@ -112,6 +112,7 @@ def plan_of(
     columns: Callable[[str], Iterable[str]],
     models: Mapping[str, ReadModel],
     plan: Callable[[ReadModel], AnyPlan],
+    shown: Iterable[str] = (),
 ) -> AnyPlan:
     """Return how the rows of a read model move: by the first way that is sure.
 
@@ -119,9 +120,10 @@ def plan_of(
         columns: name of a source, in lower case -> its columns.
         models: the read models that it may be built on, by lower-case name.
         plan: how another read model moves.
+        shown: the columns of its rows, as DuckDB spells them.
     """
     try:
-        shape = Shape(model, columns)
+        shape = Shape(model, columns, shown)
     except CannotPlan as reason:
         return Recompute(model, str(reason))
     try:

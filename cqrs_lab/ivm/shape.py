@@ -50,13 +50,14 @@ class Shape:
     Args:
         model: the read model.
         columns: name of a source, in lower case -> its columns, in order.
+        shown: the columns of its rows, as DuckDB spells them: as the source does, where the SELECT writes another case.
 
     Raises:
         CannotPlan: something in it is not a SELECT over tables, inner and left joins, and unnest.
     """
 
-    def __init__(self, model: ReadModel, columns: Callable[[str], Iterable[str]]) -> None:
-        self.model, self.tree = model, model.tree
+    def __init__(self, model: ReadModel, columns: Callable[[str], Iterable[str]], shown: Iterable[str] = ()) -> None:
+        self.model, self.tree = model, _spelled(model.tree, shown)
         self.reading, self.scopes = read(model.sql, self.tree, columns)
         self.top = self.scopes[0]
         named = named_in(self.tree)
@@ -147,6 +148,20 @@ class Shape:
     def _listing(self) -> int:
         """How many SELECTs make several rows of one in their own columns."""
         return sum(makes_rows(scope.select["select_list"]) for scope in self.scopes)
+
+
+def _spelled(tree: Node, shown: Iterable[str]) -> Node:
+    """A parse in which each column that is selected under its own name is called as it is shown."""
+    names = {name.lower(): name for name in shown}
+    if tree["type"] != "SELECT_NODE":
+        return tree
+    items = [
+        item | {"alias": names.get(item_name(item).lower(), "")}
+        if item["class"] == "COLUMN_REF" and not item["alias"] and item_name(item) not in names.values()
+        else item
+        for item in tree["select_list"]
+    ]
+    return tree | {"select_list": items}
 
 
 def is_position(expression: Node, use: Use) -> bool:

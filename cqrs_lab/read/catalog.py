@@ -211,7 +211,10 @@ class Catalog:
     def types(self, model: Model, table: str) -> dict[str, str]:
         """Return the columns of a read model's rows as they are stored, with their types; they follow from its text."""
         if model not in self._types:
-            self._types[model] = self.log.database.columns(f"FROM {table}")
+            # An earlier version spelled the columns of a table as the SELECT does, and not as its source.
+            spelled = {name.lower(): name for name in (*self.columns(model), *self.plan(model).hidden)}
+            stored = self.log.database.columns(f"FROM {table}")
+            self._types[model] = {spelled.get(name.lower(), name): kind for name, kind in stored.items()}
         return self._types[model]
 
     def plan(self, model: Model) -> AnyPlan:
@@ -220,7 +223,7 @@ class Catalog:
             if isinstance(model, Projection):
                 self._plans[model] = Recompute(model, "handlers in Python make its rows")
             else:
-                self._plans[model] = plan_of(model, self.columns_of, self.known, self.plan)
+                self._plans[model] = plan_of(model, self.columns_of, self.known, self.plan, self.columns(model))
         return self._plans[model]
 
     def checkpoint(self, model: Model, kind: str) -> Checkpoint | None:

@@ -134,7 +134,7 @@ class Spreader:
     def plan(self, model: ReadModel) -> AnyPlan:
         """Return how the rows of a read model move."""
         if model.id not in self._plans:
-            self._plans[model.id] = plan_of(model, self.types, self.models, self.plan)
+            self._plans[model.id] = plan_of(model, self.types, self.models, self.plan, self.types(model.id))
         return self._plans[model.id]
 
     def fingerprint(self, model: ReadModel) -> str:

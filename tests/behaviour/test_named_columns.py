@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support import append, placed
 
-from cqrs_lab import ReadModel, open_shop
+from cqrs_lab import Command, Decider, Domain, Event, Lab, ReadModel, open_shop
 from cqrs_lab.shop import OrderPaid
 from cqrs_lab.sql.parse import named_in, syntax_tree
 
@@ -45,6 +45,47 @@ def test_whatever_way_columns_are_named(sql: str) -> None:
             append(lab, [placed(1) if number == 0 else (OrderPaid(order_id="o-1", amount=number), number)])
             served.catch_up()
             assert sorted(map(repr, served.rows().fetchall())) == sorted(map(repr, view.rows().fetchall())) != []
+
+
+class Weigh(Command):
+    ParcelId: str
+    Grams: int
+
+
+class Weighed(Event):
+    ParcelId: str
+    Grams: int
+
+
+HEAVIEST = ReadModel("heaviest", "parcelid", "SELECT parcelid, max(grams) AS most FROM parcel_events GROUP BY parcelid")
+OTHERS = (
+    ReadModel(
+        "first", "PARCELID",
+        """SELECT parcelid, grams, row_number() OVER (PARTITION BY parcelid ORDER BY position) AS number
+           FROM parcel_events QUALIFY number = 1""",
+    ),
+    ReadModel("layer", "parcelId", "SELECT ParcelID, MOST, MOST + 1 AS more FROM heaviest", over=(HEAVIEST,)),
+    ReadModel("counted", "parcelid", "SELECT parcelid, count(DISTINCT grams) AS n FROM parcel_events GROUP BY 1"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("model", [HEAVIEST, *OTHERS], ids=lambda model: model.name)
+def test_a_column_in_another_case_is_spelled_as_its_source_spells_it(model: ReadModel) -> None:
+    """A SELECT may write a column in another case: each serving shows and moves it as the view does."""
+    parcels = Decider(
+        "parcel", "ParcelId", None, lambda c, s: [Weighed(ParcelId=c.ParcelId, Grams=c.Grams)], lambda s, e: s,
+        [Weigh], [Weighed],
+    )  # fmt: skip
+    with Lab(domain=Domain([parcels], [HEAVIEST, *OTHERS])) as lab:
+        served, view = lab.serve(model), lab.serve(model, "view")
+        for number in range(3):
+            lab.send_many([Weigh(ParcelId=id, Grams=number) for id in ("a", f"b{number}")])
+            served.catch_up()
+            expected = view.rows().arrow()
+            assert "ParcelId" in expected.column_names
+            others = (served.rows(), lab.as_of(position=lab.head).rows(model), lab.serve(model, "materialized").rows())
+            assert [found.arrow().column_names for found in others] == [expected.column_names] * 3
+            assert sorted(map(repr, served.rows().fetchall())) == sorted(map(repr, view.rows().fetchall()))
 
 
 def test_what_may_be_meant() -> None:
