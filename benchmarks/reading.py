@@ -36,7 +36,7 @@ from cqrs_lab.workbench import Workload, tables
 
 THREADS = 2
 BATCHES, ONES, SPREAD = 12, 100, 5  # batches of 1,000 events and of one, as drawn; of 1,000 spread over all orders
-TIMES = 24  # batches of each size up to 10, and half as many of larger ones; a sixth at either end is left out
+TIMES = 48  # batches of each size up to 10, and a quarter of that of larger ones; a sixth at either end is left out
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)  # events of a batch
 HELD_BACK = 80_000  # events at the end, appended while it is measured
 ALONE = 8  # seconds of sends, with and without rebuilds beside
@@ -141,7 +141,7 @@ def moving(lab: Lab, by_hand: ByHand, drawn: Drawn) -> Iterator[Result]:
     for size in SIZES:
         times: list[float] = []
         those: list[float] = []
-        for _ in range(TIMES if size <= 10 else TIMES // 2):
+        for _ in range(TIMES if size <= 10 else TIMES // 4):
             drawn.append(size)
             times.append(seconds(served.catch_up))
             those.append(seconds(lambda: by_hand.by_number(lab.head, in_place=False)))

@@ -19,7 +19,7 @@ from cqrs_lab.read.values import APART, Values, are_exact
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.database import Row
 
-MOST = 256  # events, or keys, that are few
+MOST = 512  # events, or keys, that are few
 _EXACT = re.compile(
     r"BOOLEAN|U?(TINY|SMALL|BIG)INT|U?INTEGER|HUGEINT|DECIMAL\(.*\)|VARCHAR|DATE|TIMESTAMP|UUID|DOUBLE|FLOAT"
 )

@@ -15,10 +15,10 @@ from cqrs_lab.ivm.merge import Merge
 from cqrs_lab.ivm.plan import Recompute, Touch
 from cqrs_lab.read.few import MOST, Few
 from cqrs_lab.sql.names import literal, names_events, quote
-from cqrs_lab.store.connect import SOUGHT
 from cqrs_lab.store.memory import Checkpoint
 from cqrs_lab.store.move import Move
 
+_SOME = 100  # rows up to which it does not matter where they stand
 _DENSE = 20  # stored rows between those of a batch, for each of them, up to which they stand together
 
 
@@ -40,14 +40,14 @@ class Mover(Few):
                 if is_new or noted:
                     count = self._make("_reached", plan.reached(new, read, self.dirty if noted else None))
                 if count:
-                    if count > SOUGHT:
+                    if count > _SOME:
                         near, nulls = self._near("_reached", plan.found_by)
                     else:
                         near, nulls = "true", self._has_nulls("_reached", plan.found_by)
                     columns = plan.names.values() if isinstance(plan, Merge) else plan.found_by
                     there = self._find("_reached", near, plan.found_by, columns, nulls=nulls)
                     one_for_one = isinstance(plan, Merge)
-                    after = plan.after("_before", "_reached", read, nulls=nulls, few=count <= SOUGHT)
+                    after = plan.after("_before", "_reached", read, nulls=nulls, few=count <= _SOME)
                     self._store(move, after, there, nulls=nulls, in_place=one_for_one)
             if noted:
                 self._run(f"DELETE FROM {self.dirty}")
@@ -120,7 +120,7 @@ class Mover(Few):
         """
         moved = self._make("_moved", rows)
         # Of few it does not matter where they stand; a look at it takes as long as is won.
-        may_stand = in_place and self._has_places and there > SOUGHT
+        may_stand = in_place and self._has_places and there > _SOME
         far = self._run("SELECT max(_row) - min(_row) FROM _before")[0][0] if may_stand else 0
         equal = "IS NOT DISTINCT FROM" if nulls else "="
         same = " AND ".join(f"_old.{quote(key)} {equal} _new.{quote(key)}" for key in self.model.keys)
