@@ -44,7 +44,7 @@ class Few(Each):
         if types[plan.found_by[0]] in ("DOUBLE", "FLOAT"):  # in Python not a number is no key, not even its own
             return None
         held = self.held(plan, start, end) if isinstance(plan, Merge) else None
-        if isinstance(plan, Merge) and held is not None and not noted:
+        if isinstance(plan, Merge) and held is not None and not noted and plan.fold.is_assignable:
             changed = self.move_each(plan, held, told=told)
             if changed is not None:
                 return changed
