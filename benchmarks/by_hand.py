@@ -36,14 +36,17 @@ FROM ({fold}) AS f LEFT JOIN {contacts} AS c ON c.customer_id = f.customer_id
 CONTACTS = """SELECT customer_id, arg_max(name, position) AS customer_name, arg_max(email, position) AS customer_email
               FROM (SELECT * FROM customer_events LEFT JOIN customer_personal USING (position) WHERE position <= {end})
               GROUP BY customer_id"""
-# Keys unpacked, or DuckDB unpacks a block for each row that it takes out of an index.
+# Keys unpacked, or DuckDB unpacks a block for each row that it takes out of an index; numbers and times in bits, for it
+# goes through runs from their start for each row.
 TABLES = (
     """CREATE OR REPLACE TABLE contacts_by_hand (customer_id VARCHAR USING COMPRESSION uncompressed PRIMARY KEY,
        customer_name VARCHAR, customer_email VARCHAR)""",
     """CREATE OR REPLACE TABLE by_hand (order_id VARCHAR USING COMPRESSION uncompressed PRIMARY KEY,
        customer_id VARCHAR, customer_name VARCHAR,
-       customer_email VARCHAR, status VARCHAR, stage INTEGER, total DECIMAL(18, 2), paid DECIMAL(18, 2),
-       item_count BIGINT, version INTEGER, created_at TIMESTAMP, updated_at TIMESTAMP)""",
+       customer_email VARCHAR, status VARCHAR, stage INTEGER USING COMPRESSION bitpacking,
+       total DECIMAL(18, 2) USING COMPRESSION bitpacking, paid DECIMAL(18, 2) USING COMPRESSION bitpacking,
+       item_count BIGINT USING COMPRESSION bitpacking, version INTEGER USING COMPRESSION bitpacking,
+       created_at TIMESTAMP USING COMPRESSION bitpacking, updated_at TIMESTAMP USING COMPRESSION bitpacking)""",
     "CREATE OR REPLACE TABLE sales_by_hand (day DATE PRIMARY KEY, orders BIGINT, revenue DECIMAL(18, 2))",
     """CREATE OR REPLACE TABLE value_by_hand (customer_id VARCHAR USING COMPRESSION uncompressed PRIMARY KEY,
        customer_name VARCHAR, customer_email VARCHAR, orders BIGINT, revenue DECIMAL(18, 2), first_order_at TIMESTAMP,
@@ -69,6 +72,11 @@ MERGED = {
     "created_at": "coalesce({new}.created_at, {old}.created_at)",
     "updated_at": "greatest({new}.updated_at, {old}.updated_at)",
 }
+
+CHANGED = """stage = greatest(new.stage, old.stage), version = greatest(new.version, old.version),
+             updated_at = greatest(new.updated_at, old.updated_at),
+             status = (['PENDING', 'PAID', 'SHIPPED', 'DELIVERED', 'CANCELLED'])[greatest(new.stage, old.stage) + 1],
+             paid = old.paid + coalesce(new.paid, 0), item_count = old.item_count + new.item_count"""
 
 
 def rows(start: int, end: int, contacts: str = "contacts_by_hand") -> str:
@@ -144,6 +152,32 @@ class ByHand:
             for sql in more:
                 self.run(sql)
 
+    def change(self, head: int, *, by_number: bool) -> None:
+        """Move by an UPDATE of the columns that events change, and an INSERT of the orders that are placed.
+
+        Args:
+            by_number: whether under the INTEGER key.
+        """
+        fold = FOLD.format(start=self.position, end=head)
+        fresh = ROWS.format(fold="FROM fresh WHERE created_at IS NOT NULL", contacts="contacts_by_hand")
+        table, key = ("by_number", "stream_no") if by_number else ("by_hand", "order_id")
+        if by_number:
+            fold, fresh = self._numbered(fold), self._numbered(fresh)
+        with self.moving_to(head):
+            self.run(f"CREATE OR REPLACE TEMP TABLE fresh AS {fold}")
+            self.run(
+                f"UPDATE {table} AS old SET {CHANGED} "
+                f"FROM (SELECT * FROM fresh WHERE created_at IS NULL) AS new WHERE old.{key} = new.{key}"
+            )
+            self.run(f"INSERT INTO {table} {fresh}")
+
+    @staticmethod
+    def _numbered(select: str) -> str:
+        """A fold or its rows with the number of the stream, by which it is grouped."""
+        select = select.replace("SELECT order_id,", "SELECT stream_no, any_value(order_id) AS order_id,")
+        select = select.replace("GROUP BY order_id", "GROUP BY stream_no")
+        return select.replace("SELECT f.order_id,", "SELECT f.stream_no, f.order_id,")
+
     def number(self) -> None:
         """Keep the same rows once more under an INTEGER key, the number of their stream, in its order."""
         with self.database.transaction():
@@ -153,32 +187,29 @@ class ByHand:
             )
             self.run("ALTER TABLE by_number ADD PRIMARY KEY (stream_no)")
 
-    def by_number(self, head: int, *, in_place: bool) -> None:
-        """Move the rows under the INTEGER key: changed in their place, or taken out and put in."""
-        fold = FOLD.format(start=self.position, end=head)
-        fold = fold.replace("SELECT order_id,", "SELECT stream_no, any_value(order_id) AS order_id,")
-        fold = fold.replace("GROUP BY order_id", "GROUP BY stream_no")
-        fresh = ROWS.format(fold=fold, contacts="contacts_by_hand")
-        fresh = fresh.replace("SELECT f.order_id,", "SELECT f.stream_no, f.order_id,")
+    def check(self, ours: str, *, by_number: bool) -> None:
+        """Look whether it has the same rows as a projection: what leaves something out is no limit."""
+        names = ", ".join(["order_id", *(column for column in MERGED if column != "stage")])
+        own = f"SELECT {names} FROM {'by_number' if by_number else 'by_hand'}"
+        ((other,),) = self.run(f"SELECT count(*) FROM (SELECT {names} FROM {ours} EXCEPT ALL {own})")
+        assert other == 0, f"{other} rows of {ours} are others by hand"
+
+    def by_number(self, head: int) -> None:
+        """Move the rows under the INTEGER key: taken out and put in."""
         with self.moving_to(head):
-            self.run(f"CREATE OR REPLACE TEMP TABLE fresh AS {fresh}")
+            self.run(f"CREATE OR REPLACE TEMP TABLE fresh AS {self._numbered(rows(self.position, head))}")
             between = "BETWEEN (SELECT min(stream_no) FROM fresh) AND (SELECT max(stream_no) FROM fresh)"
-            if in_place:
-                sets = ", ".join(f"{c} = {text.format(new='new', old='old')}" for c, text in MERGED.items())
-                self.run(f"UPDATE by_number AS old SET {sets} FROM fresh AS new WHERE old.stream_no = new.stream_no")
-                self.run("INSERT INTO by_number SELECT * FROM fresh ANTI JOIN by_number USING (stream_no)")
-            else:
-                merged = ", ".join(
-                    f"CASE WHEN old.stream_no IS NULL THEN new.{c} ELSE {text.format(new='new', old='old')} END AS {c}"
-                    for c, text in MERGED.items()
-                )
-                old = f"(SELECT * FROM by_number WHERE stream_no {between}) AS old"
-                self.run(
-                    f"CREATE OR REPLACE TEMP TABLE merged AS SELECT new.stream_no, new.order_id, {merged} "
-                    f"FROM fresh AS new LEFT JOIN {old} ON old.stream_no = new.stream_no"
-                )
-                self.run("DELETE FROM by_number WHERE stream_no IN (SELECT stream_no FROM merged)")
-                self.run("INSERT INTO by_number BY NAME SELECT * FROM merged")
+            merged = ", ".join(
+                f"CASE WHEN old.stream_no IS NULL THEN new.{c} ELSE {text.format(new='new', old='old')} END AS {c}"
+                for c, text in MERGED.items()
+            )
+            old = f"(SELECT * FROM by_number WHERE stream_no {between}) AS old"
+            self.run(
+                f"CREATE OR REPLACE TEMP TABLE merged AS SELECT new.stream_no, new.order_id, {merged} "
+                f"FROM fresh AS new LEFT JOIN {old} ON old.stream_no = new.stream_no"
+            )
+            self.run("DELETE FROM by_number WHERE stream_no IN (SELECT stream_no FROM merged)")
+            self.run("INSERT INTO by_number BY NAME SELECT * FROM merged")
 
     def built_on_it(self, table: str, select: str, key: str, of: str) -> Callable[[int], None]:
         """Return what moves the orders, and then makes again the rows of a table that are built on those orders."""

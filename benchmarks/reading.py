@@ -36,9 +36,9 @@ from cqrs_lab.workbench import Workload, tables
 
 THREADS = 2
 BATCHES, ONES, SPREAD = 12, 100, 5  # batches of 1,000 events and of one, as drawn; of 1,000 spread over all orders
-TIMES = 48  # batches of each size up to 10, and a quarter of that of larger ones; a sixth at either end is left out
+ROUNDS, EVERY = 96, 4  # of one batch of each size up to 10, and in each fourth one of larger ones, too
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)  # events of a batch
-HELD_BACK = 80_000  # events at the end, appended while it is measured
+HELD_BACK = 100_000  # events at the end, appended while it is measured
 ALONE = 8  # seconds of sends, with and without rebuilds beside
 SENDS, RATE = 1_500, 150  # single commands, and how many a second
 
@@ -118,36 +118,35 @@ def moving(lab: Lab, by_hand: ByHand, drawn: Drawn) -> Iterator[Result]:
     ways: dict[str, Callable[[int], None]] = {
         "upsert": by_hand.upsert,
         "DELETE + INSERT": by_hand.replace,
-        "UPDATE by INTEGER": lambda end: by_hand.by_number(end, in_place=True),
-        "DELETE + INSERT by INTEGER": lambda end: by_hand.by_number(end, in_place=False),
+        "DELETE + INSERT by INTEGER": by_hand.by_number,
+        "UPDATE of what changes": lambda end: by_hand.change(end, by_number=False),
+        "UPDATE of what changes by INTEGER": lambda end: by_hand.change(end, by_number=True),
     }
     spread = Spread(lab)
     for what, append, runs in (
-        ("as drawn", lambda: drawn.append(1_000), BATCHES // 4),
+        ("as drawn", lambda: drawn.append(1_000), BATCHES // 2),
         ("spread evenly", spread.append, SPREAD),
     ):
         found = {}
         for name, way in ways.items():
+            by_hand.build(lab.head)
             if "INTEGER" in name:
                 by_hand.number()
             found[name] = batches(append, runs, served, way)
-        ours = Median([taken for mine, _ in found.values() for taken in mine.times])
+            by_hand.check("projection.order_summary", by_number="INTEGER" in name)
         best = min(found, key=lambda name: found[name][1])
         note = f"{best}; " + ", ".join(f"{name} {theirs:.0f}" for name, (_, theirs) in found.items() if name != best)
-        yield Result(f"batch of 1,000 {what} / best by hand", ours, found[best][1], "ms", 1.5, note)
+        yield Result(f"batch of 1,000 {what} / best by hand", *found[best], "ms", 1.5, note)
         by_hand.build(lab.head)
     by_hand.number()
-    took, by_hand_took = [], []
-    for size in SIZES:
-        times: list[float] = []
-        those: list[float] = []
-        for _ in range(TIMES if size <= 10 else TIMES // 4):
+    times, those = ({size: list[float]() for size in SIZES} for _ in range(2))
+    for number in range(ROUNDS):  # in turns, or a slow minute of the machine would be a step
+        for size in SIZES if number % EVERY == 0 else [size for size in SIZES if size <= 10]:
             drawn.append(size)
-            times.append(seconds(served.catch_up))
-            those.append(seconds(lambda: by_hand.by_number(lab.head, in_place=False)))
+            times[size].append(seconds(served.catch_up))
+            those[size].append(seconds(lambda: by_hand.change(lab.head, by_number=True)))
             by_hand.position = lab.head
-        took.append(middle(times))
-        by_hand_took.append(middle(those))
+    took, by_hand_took = ([middle(found[size]) for size in SIZES] for found in (times, those))
     steps, others = ([after / before for before, after in itertools.pairwise(ms)] for ms in (took, by_hand_took))
     told = ", ".join(f"{size:,}: {ms:.1f}" for size, ms in zip(SIZES, took, strict=True))
     note = f"ms {told}; by hand {max(others):.2f}, from {by_hand_took[0]:.1f} to {by_hand_took[-1]:.1f} ms"
