@@ -54,9 +54,9 @@ class Present:
     columns: frozenset[str]
 
     @classmethod
-    def of(cls, events: Iterable[tuple[str, Iterable[str]]]) -> Present:
+    def of(cls, events: Iterable[tuple[str, frozenset[str]]]) -> Present:
         """Return what events hold, given the type and the columns of each."""
-        told = list(events)
+        told = set(events)
         columns = frozenset(column.lower() for _, names in told for column in names)
         return cls(frozenset(kind for kind, _ in told), columns)
 

@@ -54,7 +54,7 @@ class Each(Table):
             without = plan.fold.absent(present(there.values()))
             kinds = {state: kind for state, kind in self._kinds(plan).items() if state not in without}
             before = self.stored([one.id for one in there.values()]) if told else []
-            if plan.looks_up(kinds) or not are_exact(before):
+            if plan.looks_up(kinds) or not are_exact(before, self._types.values()):
                 return None
             new += [ids[id] for id in self._update_each(plan, there, kinds)]
         if new:
@@ -109,16 +109,17 @@ class Each(Table):
 
     def held(self, plan: Merge, start: int, end: int) -> dict[int, Held] | None:
         """Return what memory knows of the events that are folded between two positions; None unless it knows all."""
-        log, found = self._catalog.log, {}
-        for position in range(start + 1, end + 1):
-            held = log.heads.latest.get(position)
-            if held is None:
-                return None
-            if f"{held.category}_events".lower() == plan.fold.use.name:
-                if not log.is_current(held):  # it is lifted, and then has columns that are not stored with it
-                    return None
-                found[position] = held
-        return found
+        log, positions = self._catalog.log, range(start + 1, end + 1)
+        latest = log.heads.latest
+        if not all(map(latest.__contains__, positions)):
+            return None
+        new = {position: latest[position] for position in positions}
+        kinds = {(one.category, one.type, one.schema_version): one for one in new.values()}.values()
+        own = {one.category for one in kinds if f"{one.category}_events".lower() == plan.fold.use.name}
+        # One that is lifted has columns that are not stored with it.
+        if not all(log.is_current(one) for one in kinds if one.category in own):
+            return None
+        return {position: one for position, one in new.items() if one.category in own}
 
     def _reader_to(self, values: Values, end: int) -> Callable[[Use], str]:
         """What reads a place up to a position, which is one of the statement's values."""

@@ -15,6 +15,7 @@ from cqrs_lab.store.database import Row
 APART = 10  # values up to which IN is fastest with each by itself
 _ENDS = (1, 9999)  # years of the first and the last day that Python knows, by which infinite times come, too
 _HUGE = 2**127
+_DOUBTFUL = ("DATE", "TIMESTAMP", "HUGEINT")
 
 
 class Values:
@@ -51,13 +52,17 @@ class Values:
         return f"(SELECT {', '.join(items)})"
 
 
-def are_exact(rows: Iterable[Row]) -> bool:
-    """Return whether Python holds values of exact types as they are: not the times and numbers at its ends."""
-    for row in rows:
-        for value in row:
-            if isinstance(value, date):  # a datetime is one, too
-                if value.year in _ENDS:
-                    return False
-            elif isinstance(value, int) and abs(value) >= _HUGE:
+def are_exact(rows: Collection[Row], types: Iterable[str]) -> bool:
+    """Return whether Python holds values of exact types as they are: not the times and numbers at its ends.
+
+    Args:
+        types: of the columns.
+    """
+    for at, kind in enumerate(types):
+        values = [row[at] for row in rows if row[at] is not None] if kind.startswith(_DOUBTFUL) else []
+        if values:
+            first, last = min(values), max(values)  # 1,000 rows in a third of the time that it takes to look at each
+            is_time = isinstance(first, date)  # a datetime is one, too
+            if (first.year == _ENDS[0] or last.year == _ENDS[1]) if is_time else max(-first, last) >= _HUGE:
                 return False
     return True

@@ -38,7 +38,7 @@ PINNED = {
 _LOG_MB = 256
 # How many keys a join looks up in the index of its larger side, one by one, before it looks at all rows there: of a
 # million, 500 are found in 3 ms, where keys are unpacked, and 200 in 13 with DuckDB's 50. Other joins take as long.
-SOUGHT = 512
+SOUGHT = 1_024
 
 
 def connect(path: str, read_only: bool, threads: int) -> duckdb.DuckDBPyConnection:

@@ -27,6 +27,10 @@ from cqrs_lab.store.database import Database, Row
 _KEYS = {"streams": "stream", "commands": "command_id"}  # of the tables of which it matters what they lack
 
 
+LATEST = 1_024
+"""Events of which memory knows at least what they hold, of the latest ones."""
+
+
 class Held(NamedTuple):
     """What memory knows of one of the latest events.
 

@@ -17,14 +17,13 @@ import pyarrow.compute as pc
 from cqrs_lab.errors import InvalidTable
 from cqrs_lab.sql.names import literal, quote
 from cqrs_lab.store.categories import ENVELOPE, Category, naive
-from cqrs_lab.store.memory import Held
+from cqrs_lab.store.memory import LATEST, Held
 from cqrs_lab.write import table_rules
 from cqrs_lab.write.batch import Batch
 from cqrs_lab.write.event_store import EventStore
 from cqrs_lab.write.sources import Source
 from cqrs_lab.write.table_columns import ROW, to_arrow
 
-_FEW = 128  # events of which memory keeps what they hold
 # How far ahead something may have been recorded: a made-up workload may lie in next year. What is recorded later than
 # all else dates all that follows.
 _AHEAD = timedelta(days=3 * 366)
@@ -62,7 +61,7 @@ def _held(
     category: Category, numbered: pa.Table, plan: table_rules.Plan, versions: Mapping[str, int], first: int
 ) -> Iterator[tuple[int, Held]]:
     """What memory will know of the last rows, by position."""
-    last = max(0, numbered.num_rows - _FEW)
+    last = max(0, numbered.num_rows - LATEST)
     some = numbered.slice(last)
     given = {name: some[name].is_valid().to_pylist() for name in category.columns if name in some.column_names}
     always = frozenset([*ENVELOPE, category.key, *plan.params])  # a field with a default is never sure to be empty

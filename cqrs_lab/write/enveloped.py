@@ -17,11 +17,11 @@ from cqrs_lab.errors import InvalidMessage
 from cqrs_lab.messages import Event, Recorded
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.categories import Category
+from cqrs_lab.store.memory import LATEST
 from cqrs_lab.write.batch import Batch, Context, Remembered, Seen, add_command, add_event
 from cqrs_lab.write.event_store import EventStore
 
 _CHUNK = 5_000  # events that are inserted at once
-_LATEST = 200  # of them, of which memory keeps what they hold
 _AHEAD = timedelta(days=3 * 366)  # as for tables: what is recorded later than all else dates all that follows
 
 
@@ -105,7 +105,7 @@ def take_in(store: EventStore, events: Iterable[Enveloped], *, as_facts: bool = 
             if kept:
                 commands.add(batch, new)
             store.insert(batch)
-            batch.latest = dict(list(batch.latest.items())[-_LATEST:])
+            batch.latest = dict(list(batch.latest.items())[-LATEST:])
             appended, known = appended + len(new), known + len(chunk) - len(new)
         if kept:
             commands.finish(batch)

@@ -27,11 +27,10 @@ from cqrs_lab.messages import Event, Recorded, utc
 from cqrs_lab.sql.names import quote
 from cqrs_lab.store.categories import Category, naive
 from cqrs_lab.store.log import Log
+from cqrs_lab.store.memory import LATEST
 from cqrs_lab.store.move import moving
 from cqrs_lab.write.batch import Batch, Context, Remembered, Seen, add_command, add_event
 from cqrs_lab.write.insertion import Insertion
-
-_LATEST = 200  # events of which memory knows what they hold
 
 
 class Beside(Protocol):
@@ -261,8 +260,9 @@ class EventStore:
         heads = self.log.heads
         for category in batch.versions:
             heads.ends[category] = max(heads.ends.get(category, 0), batch.position)
-        latest = {**heads.latest, **batch.latest}
-        heads.latest = latest if len(latest) <= _LATEST else dict(list(latest.items())[-_LATEST // 2 :])
+        heads.latest.update(batch.latest)
+        if len(heads.latest) > 2 * LATEST:  # seldom, for each time all are copied
+            heads.latest = dict(list(heads.latest.items())[-LATEST:])
 
     def forget(
         self, category: Category, id: str, remake: Callable[[], None], strange: Iterable[tuple[str, str]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -13,8 +14,9 @@ from support import append, histories, pay, place, placed
 from support.ages import First, Second, aged, shop_of
 
 from cqrs_lab import Lab, ReadModel, open_shop
-from cqrs_lab.read.few import Few
+from cqrs_lab.read.few import MOST, Few
 from cqrs_lab.read.mover import Mover
+from cqrs_lab.read.values import are_exact
 from cqrs_lab.shop import (
     OrderPaid,
     customer_value,
@@ -27,6 +29,7 @@ from cqrs_lab.shop import (
     product_demand,
 )
 from cqrs_lab.store.database import Database
+from cqrs_lab.workbench import Workload, tables
 
 QUOTED = """SELECT order_id, count(amount) AS c, concat('"_1"', max(version), '''_2') AS v, sum(amount) + 1 AS s,
                    max(version) FILTER (type = 'OrderPaid') AS p, max(CASE WHEN type IN ('OrderPaid', 'OrderShipped')
@@ -97,6 +100,61 @@ def test_both_ways_leave_the_same_rows(history: list[Any], cuts: list[int]) -> N
                     lab.catch_up()
             assert stored(short) == stored(long)
     assert not history or any(short_moves)
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["in memory", "reopened"])
+def test_hundreds_of_events_leave_the_same_rows_both_ways(is_known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to a thousand events a batch, as they are drawn: the same rows, whether memory knows the events or not."""
+    made = tables(Workload(orders=900, customers=150, seed=3))
+    short_moves: dict[str, list[bool]] = {}
+    move_few = Mover._move_few
+
+    def counted(self: Mover, *args: Any) -> bool:
+        if not is_known:
+            self._catalog.log.heads.latest = {}
+        done = move_few(self, *args)
+        short_moves.setdefault(self.model.name, []).append(done)
+        return done
+
+    with open_shop(threads=1) as short, open_shop(threads=1) as long:
+        for lab in (short, long):
+            lab.append_table("customer", made["customer"])
+            lab.append_table("order", made["order"].slice(0, 900))
+            for model in (order_summary, order_list, ReadModel("singles", "order_id", SINGLES)):
+                lab.serve(model)
+        at = 900
+        for size in (1, 30, 200, 500, MOST):
+            for lab, way in ((short, counted), (long, lambda *args: False)):
+                with mock.patch.object(Mover, "_move_few", way):
+                    lab.append_table("order", made["order"].slice(at, size))
+                    lab.catch_up()
+            at += size
+            assert stored(short) == stored(long)
+    assert short_moves["order_summary"] == [True] * 5
+
+
+def test_memory_knows_the_latest_events_and_no_more_than_twice_as_many() -> None:
+    """Whatever is appended, one by one or as a table, memory knows what as many hold as go the short way."""
+    made = tables(Workload(orders=2_000, customers=150, seed=3))["order"]
+    with open_shop(threads=1) as lab:
+        heads, at = lab._log.heads, 0
+        for size in (3, MOST, 1, 2 * MOST, 40, MOST // 2):
+            lab.append_table("order", made.slice(at, size))
+            at += size
+            assert set(range(max(0, at - MOST) + 1, at + 1)) <= heads.latest.keys()
+            assert len(heads.latest) <= 2 * MOST
+
+
+@given(
+    values=st.lists(st.none() | st.sampled_from([datetime.min, datetime.max, datetime(2, 1, 1), datetime(9998, 1, 1)])),
+    numbers=st.lists(st.none() | st.sampled_from([2**127 - 1, -(2**127) + 1, -(2**127), 2**127, 0])),
+)
+def test_values_at_the_ends_of_what_python_holds_are_not_exact(values: list[Any], numbers: list[Any]) -> None:
+    """Times of the first and the last year, and whole numbers of 128 bits, are told from all others."""
+    is_odd = any(value in (datetime.min, datetime.max) for value in values)
+    assert are_exact([("text", value) for value in values], ["VARCHAR", "TIMESTAMP"]) is not is_odd
+    is_huge = any(number is not None and abs(number) >= 2**127 for number in numbers)
+    assert are_exact([(number, 2**200) for number in numbers], ["HUGEINT", "VARCHAR"]) is not is_huge
 
 
 def test_a_few_events_go_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
