@@ -38,7 +38,7 @@ def appending(table: pa.Table, folder: Path) -> Iterator[Result]:
     ours: list[float] = []
     events_only: list[float] = []
     with_streams: list[float] = []
-    for number in range(3):
+    for number in range(6):
         with open_shop(folder / f"append{number}.duckdb", threads=THREADS) as lab:
             ours.append(seconds(lambda lab=lab: lab.append_table("order", table)))  # type: ignore[misc]
             stored, streams = (
