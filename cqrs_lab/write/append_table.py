@@ -148,6 +148,10 @@ def _number(store: EventStore, category: Category, arrow: pa.Table, batch: Batch
     numbered = {"_stream_no": numbers[codes], "_version": versions[codes] + rank + 1}
     for name, column in numbered.items():
         arrow = arrow.append_column(name, pa.array(column.astype(np.int32)))
+    for index, one in enumerate(arrow.schema):
+        # The same numbers, called UTC: DuckDB asks its time zones for each of the others, 0.07 s for 690,000 rows.
+        if one.name in ("occurred_at", "recorded_at") and pa.types.is_timestamp(one.type) and one.type.unit == "us":
+            arrow = arrow.set_column(index, one.name, arrow[one.name].cast(pa.timestamp("us")))
     return arrow
 
 
