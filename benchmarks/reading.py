@@ -129,6 +129,7 @@ def moving(lab: Lab, by_hand: ByHand, drawn: Drawn) -> Iterator[Result]:
     ):
         found = {}
         for name, way in ways.items():
+            served.rebuild()  # both made now, for rows that have been moved for long take longer
             by_hand.build(lab.head)
             if "INTEGER" in name:
                 by_hand.number()
