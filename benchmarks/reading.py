@@ -138,7 +138,7 @@ def moving(lab: Lab, by_hand: ByHand, drawn: Drawn) -> Iterator[Result]:
         best = min(found, key=lambda name: found[name][1])
         note = f"{best}; " + ", ".join(f"{name} {theirs:.0f}" for name, (_, theirs) in found.items() if name != best)
         yield Result(f"batch of 1,000 {what} / best by hand", *found[best], "ms", 1.5, note)
-        by_hand.build(lab.head)
+    by_hand.build(lab.head)
     by_hand.number()
     times, those = ({size: list[float]() for size in SIZES} for _ in range(2))
     for number in range(ROUNDS):  # in turns, or a slow minute of the machine would be a step

@@ -103,7 +103,7 @@ def test_both_ways_leave_the_same_rows(history: list[Any], cuts: list[int]) -> N
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["in memory", "reopened"])
-def test_hundreds_of_events_leave_the_same_rows_both_ways(is_known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hundreds_of_events_leave_the_same_rows_both_ways(is_known: bool) -> None:
     """Up to a thousand events a batch, as they are drawn: the same rows, whether memory knows the events or not."""
     made = tables(Workload(orders=900, customers=150, seed=3))
     short_moves: dict[str, list[bool]] = {}
