@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -36,7 +37,13 @@ def append_table(store: EventStore, category: Category, table: Source, zone: str
     """
     arrow, problems = to_arrow(table, category, zone)
     plan = table_rules.plan(category, arrow.schema, problems)
-    with store.log.append_lock(), store.log.database.registered(arrow, "_table") as source:
+    with (
+        store.log.append_lock(),
+        store.log.database.registered(arrow, "_table") as source,
+        # What NumPy and Arrow count of the rows is counted while DuckDB is at work: 60 ms of 1.5 s for 690,000 events.
+        ThreadPoolExecutor(1) as beside,
+    ):
+        coded = beside.submit(_code, arrow)
         table_rules.check(store.log.database, source, category, arrow, plan)
         if not arrow.num_rows:
             return store.log.head
@@ -46,7 +53,7 @@ def append_table(store: EventStore, category: Category, table: Source, zone: str
             if "recorded_at" in plan.columns:
                 batch.recorded_at = _check_recorded(store, arrow, batch.recorded_at)
             first = batch.position
-            numbered = _number(store, category, arrow, batch)
+            numbered = _number(store, category, arrow, coded.result(), batch, beside)
             with store.log.database.registered(numbered, "_numbered") as events:
                 _insert_table(store, category, events, plan, batch, first)
             batch.position += arrow.num_rows
@@ -116,43 +123,64 @@ def _check_recorded(store: EventStore, arrow: pa.Table, now: datetime) -> dateti
     return last
 
 
-def _number(store: EventStore, category: Category, arrow: pa.Table, batch: Batch) -> pa.Table:
+def _code(arrow: pa.Table) -> pa.DictionaryArray:
+    """The ids of a table as dense codes from 0, and the distinct ids in the order of their codes."""
+    ids = arrow["id"].combine_chunks()
+    return (ids.cast(ids.type.value_type) if pa.types.is_dictionary(ids.type) else ids).dictionary_encode()
+
+
+def _number(
+    store: EventStore,
+    category: Category,
+    arrow: pa.Table,
+    coded: pa.DictionaryArray,
+    batch: Batch,
+    beside: ThreadPoolExecutor,
+) -> pa.Table:
     """Give every row its stream's number and its version, and store the streams that are new.
 
     Dense codes and one stable sort instead of a window function and a join: 0.55 s instead of 0.92 s for
     3.35 M rows.
     """
-    ids = arrow["id"].combine_chunks()
-    if pa.types.is_dictionary(ids.type):
-        ids = ids.cast(ids.type.value_type)
-    encoded = ids.dictionary_encode()
-    codes = encoded.indices.to_numpy(zero_copy_only=False)
-    distinct = pa.table({"id": encoded.dictionary, "code": np.arange(len(encoded.dictionary))})
+    codes = coded.indices.to_numpy(zero_copy_only=False)
+    distinct = pa.table({"id": coded.dictionary, "code": np.arange(len(coded.dictionary))})
     with store.log.database.registered(distinct, "_distinct") as source:
         numbers, versions = _known_streams(store, category, source, len(distinct))
-        new = np.flatnonzero(numbers == 0)
-        numbers[new] = batch.stream_no + 1 + np.arange(new.size)
-        batch.stream_no += int(new.size)
-        fresh = distinct.take(new).append_column("stream_no", pa.array(numbers[new]))
-        store.log.heads.absent["streams"].forget()
-        with store.log.database.registered(fresh, "_fresh") as streams:
-            # In the key's order: 1.2 s instead of 1.9 s for 1 M streams.
-            store.log.database.execute(
-                f"INSERT INTO streams SELECT ? || id, stream_no, ?, id FROM {streams} ORDER BY id",
-                [category.stream(""), category.name],
-            )
-    counts = np.bincount(codes, minlength=len(numbers))
-    order = _in_order(codes)
-    rank = np.empty(len(codes), dtype=np.int64)
-    rank[order] = np.arange(len(codes)) - np.repeat(np.cumsum(counts) - counts, counts)
-    numbered = {"_stream_no": numbers[codes], "_version": versions[codes] + rank + 1}
-    for name, column in numbered.items():
-        arrow = arrow.append_column(name, pa.array(column.astype(np.int32)))
+    new = np.flatnonzero(numbers == 0)
+    numbers[new] = batch.stream_no + 1 + np.arange(new.size)
+    batch.stream_no += int(new.size)
+    numbered = beside.submit(_number_rows, codes, numbers, versions)
+    fresh = distinct.take(new).append_column("stream_no", pa.array(numbers[new]))
+    store.log.heads.absent["streams"].forget()
+    with store.log.database.registered(fresh, "_fresh") as streams:
+        # In the key's order: 1.2 s instead of 1.9 s for 1 M streams.
+        store.log.database.execute(
+            f"INSERT INTO streams SELECT ? || id, stream_no, ?, id FROM {streams} ORDER BY id",
+            [category.stream(""), category.name],
+        )
+    for name, column in numbered.result().items():
+        arrow = arrow.append_column(name, column)
     for index, one in enumerate(arrow.schema):
         # The same numbers, called UTC: DuckDB asks its time zones for each of the others, 0.07 s for 690,000 rows.
         if one.name in ("occurred_at", "recorded_at") and pa.types.is_timestamp(one.type) and one.type.unit == "us":
             arrow = arrow.set_column(index, one.name, arrow[one.name].cast(pa.timestamp("us")))
     return arrow
+
+
+def _number_rows(codes: Any, numbers: Any, versions: Any) -> dict[str, pa.Array]:
+    """Return the columns `_stream_no` and `_version` of rows.
+
+    Args:
+        codes: of each row, the code of its stream, from 0.
+        numbers: of each code, the number of its stream.
+        versions: of each code, the version that its stream has before these rows.
+    """
+    counts = np.bincount(codes, minlength=len(numbers))
+    order = _in_order(codes)
+    rank = np.empty(len(codes), dtype=np.int64)
+    rank[order] = np.arange(len(codes)) - np.repeat(np.cumsum(counts) - counts, counts)
+    columns = {"_stream_no": numbers[codes], "_version": versions[codes] + rank + 1}
+    return {name: pa.array(column.astype(np.int32)) for name, column in columns.items()}
 
 
 def _in_order(codes: Any) -> Any:
