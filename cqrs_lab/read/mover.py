@@ -13,7 +13,7 @@ from typing import Any
 from cqrs_lab.errors import ProjectionFailed, QueryFailed
 from cqrs_lab.ivm.merge import Merge
 from cqrs_lab.ivm.plan import Recompute, Touch
-from cqrs_lab.read.few import MOST, Few
+from cqrs_lab.read.few import MOST, TOLD, Few
 from cqrs_lab.sql.names import literal, names_events, quote
 from cqrs_lab.store.memory import Checkpoint
 from cqrs_lab.store.move import Move
@@ -32,8 +32,9 @@ class Mover(Few):
             tables = plan.fold.model.sources() if isinstance(plan, Merge) else self.model.sources()
             names = {place.name.lower() for place in tables if names_events(place.name)}
             is_new = self._catalog.log.may_have_events(names, start)
-            is_few = end - start <= MOST and noted <= MOST
-            if (is_new or noted) and not (is_few and self._move_few(move, plan, start, end, noted)):
+            told = self.is_read or bool(self._memory.answers.needs(self.place))
+            is_few = end - start <= (TOLD if told else MOST) and noted <= MOST
+            if (is_new or noted) and not (is_few and self._move_few(move, plan, start, end, noted, told=told)):
                 # A look whether there are events takes a quarter of the time in which their fold is planned.
                 is_new = is_new and self._catalog.log.has_events(names, start, end)
                 count = 0
@@ -45,7 +46,7 @@ class Mover(Few):
                     else:
                         near, nulls = "true", self._has_nulls("_reached", plan.found_by)
                     columns = plan.names.values() if isinstance(plan, Merge) else plan.found_by
-                    there = self._find("_reached", near, plan.found_by, columns, nulls=nulls)
+                    there = self._find("_reached", near, plan.found_by, columns, nulls=nulls, told=told)
                     one_for_one = isinstance(plan, Merge)
                     after = plan.after("_before", "_reached", read, nulls=nulls, few=count <= _SOME)
                     self._store(move, after, there, nulls=nulls, in_place=one_for_one)
@@ -54,21 +55,25 @@ class Mover(Few):
                 move.noted[self.model.id] = False
             self._is_told = True
 
-    def _move_few(self, move: Move, plan: Merge | Touch, start: int, end: int, noted: int) -> bool:
-        """Move in the short way; return whether it could."""
-        needs = self._memory.answers.needs(self.place)
-        told = bool(needs) or self.is_read
+    def _move_few(self, move: Move, plan: Merge | Touch, start: int, end: int, noted: int, *, told: bool) -> bool:
+        """Move in the short way; return whether it could.
+
+        Args:
+            told: whether somebody wants to know the rows as they were and as they are.
+        """
         changed = self.move_few(plan, start, end, noted=noted > 0, told=told)
         if changed is None:
             return False
         if told and changed.keys:
             self.hand_on(move, *self.changed_rows(changed))
-            if needs:
+            if self._memory.answers.needs(self.place):
                 rows = [*changed.before, *self.stored(changed.keys)]
                 self._memory.answers.drop(self.place, list(self._types), rows)
         return True
 
-    def _find(self, rows: str, near: str, keys: tuple[str, ...], columns: Iterable[str], *, nulls: bool) -> int:
+    def _find(
+        self, rows: str, near: str, keys: tuple[str, ...], columns: Iterable[str], *, nulls: bool, told: bool
+    ) -> int:
         """Put the stored rows that have the keys of some rows into `_before`, with their place, `_row`; say how many.
 
         They are looked for once: whatever comes after finds them by their place (UPDATE of 1,000: 3 ms, by key 17).
@@ -76,11 +81,11 @@ class Mover(Few):
         Args:
             near: a condition that they meet, and few others.
             keys: the columns to find them by.
-            columns: what is needed of them; all there are when somebody is to be told of the change.
+            columns: what is needed of them.
             nulls: whether a key among them holds NULL. These have a branch of their own: a join by IS NOT DISTINCT FROM
                 looks at all rows (1,000 keys among 1 M: 31 ms, and 2 by =).
+            told: whether somebody wants to know the rows, so that all columns are needed.
         """
-        told = self.is_read or self._memory.answers.needs(self.place)
         needed = dict.fromkeys([*self.model.keys, *columns] if not self._has_places else [*keys, *columns])
         wanted = "old.*" if told else ", ".join(f"old.{quote(column)}" for column in needed)
         same = " AND ".join(f"old.{quote(key)} = new.{quote(key)}" for key in keys)

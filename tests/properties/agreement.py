@@ -91,8 +91,8 @@ def both_ways() -> Iterator[None]:
     """Have every third move of few rows go the long way: each way finds rows that the other one left."""
     turns, short = itertools.count(), Mover._move_few
 
-    def taking_turns(self: Mover, *given: Any) -> bool:
-        return next(turns) % 3 < 2 and short(self, *given)
+    def taking_turns(self: Mover, *given: Any, told: bool) -> bool:
+        return next(turns) % 3 < 2 and short(self, *given, told=told)
 
     with mock.patch.object(Mover, "_move_few", taking_turns):
         yield
