@@ -37,8 +37,8 @@ def test_notebook_00():
 
 
 def test_notebook_03():
-    """A SELECT rebuilds 49 times as fast as a handler."""
-    assert round(PAIRS["rebuilt row by row"] / PAIRS["rebuilt as a set"]) == 49
+    """A SELECT rebuilds 44 times as fast as a handler."""
+    assert round(PAIRS["rebuilt row by row"] / PAIRS["rebuilt as a set"]) == 44
 
 
 def test_notebook_04():
@@ -49,27 +49,27 @@ def test_notebook_04():
     assert high > _ms("materialized", "point", column="p50_low_ms")
     helps = {q: _ms("view", q) / _ms("projection", q) for q in ("point", "list", "aggregate", "top ten")}
     assert {*sorted(helps, key=helps.__getitem__)[:2]} == {"aggregate", "top ten"}
-    assert _ms("projection", "point", column="write_ms") > 2 * _ms("view", "point", column="write_ms")
+    assert 1.7 < _ms("projection", "point", column="write_ms") / _ms("view", "point", column="write_ms") < 2
     event = _ms("projection", "point", column="event_ms")
-    assert event * 40 < _ms("projection", "point", column="refresh_ms")
-    assert 4.5 < _ms("row by row", "point", column="event_ms") / event < 5
+    assert event * 50 < _ms("projection", "point", column="refresh_ms")
+    assert _ms("row by row", "point", column="event_ms") > 10 * event
     assert _ms("view", "list", 73_754) < 3 * _ms("view", "list", 3_631)
     assert 500_000 / 86_400 * _ms("view", "point", column="write_ms") / 1000 == pytest.approx(0.03, abs=0.005)
 
 
 def test_the_steps_of_notebook_04():
-    """A thousand events cost at most four times as much as one, and no more in the last model."""
+    """A thousand events cost at most five times as much as one, and no more in the last model."""
     steps = {(model, events): taken for events, model, taken in recorded_measurements("steps").iter_rows()}
     grown = {model: steps[model, 1_000] / steps[model, 1] for model, _ in steps}
-    assert max(grown.values()) < 4
+    assert max(grown.values()) < 5
     assert grown["best_sellers"] < 1.2
 
 
 def test_the_crossovers_of_notebook_04():
-    """With a refresh before each read the view wins by key throughout; with a thousand reads it never does."""
+    """With a refresh before each read the view wins by key up to 180,000 events; with a thousand reads never."""
     by_key = crossover_over_history(SIZES, "point", reads_per_refresh=1)
-    assert "The view wins throughout" in repr(by_key)
-    assert "projection from 14,654 on" in repr(crossover_over_history(SIZES, "list", reads_per_refresh=1))
+    assert "projection from 177,671 on" in repr(by_key)
+    assert "projection from 3,631 on" in repr(crossover_over_history(SIZES, "list", reads_per_refresh=1))
     often = repr(crossover_over_history(SIZES, "point", reads_per_refresh=1_000))
     assert "materialized from 3,631 on; projection from 3,631 on" in often
     batches = recorded_measurements("batches").pivot("served_as", index="batch_per_history", values="ms")
@@ -93,9 +93,9 @@ def test_notebook_05():
 
 
 def test_notebook_06():
-    """Inline more than doubles the time of send; a view takes more than five times as long to answer."""
-    assert _ms("projection", "point", column="write_ms") > 2 * _ms("view", "point", column="write_ms")
-    assert _ms("view", "point") > 5 * _ms("projection", "point")
+    """Inline nearly doubles the time of send; a view takes more than four times as long to answer."""
+    assert 1.7 < _ms("projection", "point", column="write_ms") / _ms("view", "point", column="write_ms") < 2
+    assert _ms("view", "point") > 4 * _ms("projection", "point")
 
 
 def test_notebook_08():
