@@ -5,6 +5,7 @@ Owns the way from a checked table to rows of the log; the checks are in `table_r
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -70,13 +71,18 @@ def _held(
     """What memory will know of the last rows, by position."""
     last = max(0, numbered.num_rows - LATEST)
     some = numbered.slice(last)
-    given = {name: some[name].is_valid().to_pylist() for name in category.columns if name in some.column_names}
+    names = [name for name in category.columns if name in some.column_names]
+    given = [some[name].is_valid().to_pylist() for name in names]
     always = frozenset([*ENVELOPE, category.key, *plan.params])  # a field with a default is never sure to be empty
-    rows = some.select(["type", "id", "_version"]).to_pylist()
-    for number, row in enumerate(rows):
-        there = always | {name for name, is_there in given.items() if is_there[number]}
-        kind = row["type"]
-        yield first + last + number + 1, Held(category.name, kind, versions[kind], there, row["id"], row["_version"])
+    alike: dict[
+        tuple[bool, ...], frozenset[str]
+    ] = {}  # rows differ little in what they hold: 1,000 in 1.2 ms, not in 2
+    envelopes = (some[name].to_pylist() for name in ("type", "id", "_version"))
+    for position, (kind, id, version, *row) in enumerate(zip(*envelopes, *given, strict=True), first + last + 1):
+        there = alike.get(tuple(row))
+        if there is None:
+            there = alike[tuple(row)] = always.union(itertools.compress(names, row))
+        yield position, Held(category.name, kind, versions[kind], there, id, version)
 
 
 def _say_order(arrow: pa.Table) -> None:
