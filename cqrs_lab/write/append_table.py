@@ -74,9 +74,8 @@ def _held(
     names = [name for name in category.columns if name in some.column_names]
     given = [some[name].is_valid().to_pylist() for name in names]
     always = frozenset([*ENVELOPE, category.key, *plan.params])  # a field with a default is never sure to be empty
-    alike: dict[
-        tuple[bool, ...], frozenset[str]
-    ] = {}  # rows differ little in what they hold: 1,000 in 1.2 ms, not in 2
+    # Rows differ little in which columns they hold, so each set is made once: 1,000 rows in 1.2 ms, and not in 2.
+    alike: dict[tuple[bool, ...], frozenset[str]] = {}
     envelopes = (some[name].to_pylist() for name in ("type", "id", "_version"))
     for position, (kind, id, version, *row) in enumerate(zip(*envelopes, *given, strict=True), first + last + 1):
         there = alike.get(tuple(row))
