@@ -27,29 +27,18 @@ class Mover(Few):
 
     def move(self, plan: Merge | Touch, start: int, end: int, noted: int) -> None:
         """Replace the rows that new events and so many noted keys can reach, and hand the change on."""
-        new, read = self.reader(start, end), self.reader(0, end)
         with self.moving_to(end) as move:
             tables = plan.fold.model.sources() if isinstance(plan, Merge) else self.model.sources()
             names = {place.name.lower() for place in tables if names_events(place.name)}
             is_new = self._catalog.log.may_have_events(names, start)
-            told = self.is_read or bool(self._memory.answers.needs(self.place))
-            is_few = end - start <= (TOLD if told else MOST) and noted <= MOST
-            if (is_new or noted) and not (is_few and self._move_few(move, plan, start, end, noted, told=told)):
-                # A look whether there are events takes a quarter of the time in which their fold is planned.
-                is_new = is_new and self._catalog.log.has_events(names, start, end)
-                count = 0
-                if is_new or noted:
-                    count = self._make("_reached", plan.reached(new, read, self.dirty if noted else None))
-                if count:
-                    if count > _SOME:
-                        near, nulls = self._near("_reached", plan.found_by)
-                    else:
-                        near, nulls = "true", self._has_nulls("_reached", plan.found_by)
-                    columns = plan.names.values() if isinstance(plan, Merge) else plan.found_by
-                    there = self._find("_reached", near, plan.found_by, columns, nulls=nulls, told=told)
-                    one_for_one = isinstance(plan, Merge)
-                    after = plan.after("_before", "_reached", read, nulls=nulls, few=count <= _SOME)
-                    self._store(move, after, there, nulls=nulls, in_place=one_for_one)
+            if is_new or noted:
+                told = self.is_read or bool(self._memory.answers.needs(self.place))
+                is_few = end - start <= (TOLD if told else MOST) and noted <= MOST
+                if not (is_few and self._move_few(move, plan, start, end, noted, told=told)):
+                    # A look whether there are events takes a quarter of the time in which their fold is planned.
+                    is_new = is_new and self._catalog.log.has_events(names, start, end)
+                    if is_new or noted:
+                        self._move_many(move, plan, start, end, noted, told=told)
             if noted:
                 self._run(f"DELETE FROM {self.dirty}")
                 move.noted[self.model.id] = False
@@ -70,6 +59,21 @@ class Mover(Few):
                 rows = [*changed.before, *self.stored(changed.keys)]
                 self._memory.answers.drop(self.place, list(self._types), rows)
         return True
+
+    def _move_many(self, move: Move, plan: Merge | Touch, start: int, end: int, noted: int, *, told: bool) -> None:
+        """Move in the long way, through tables; arguments as of `_move_few`."""
+        new, read = self.reader(start, end), self.reader(0, end)
+        count = self._make("_reached", plan.reached(new, read, self.dirty if noted else None))
+        if not count:
+            return
+        if count > _SOME:
+            near, nulls = self._near("_reached", plan.found_by)
+        else:
+            near, nulls = "true", self._has_nulls("_reached", plan.found_by)
+        columns = plan.names.values() if isinstance(plan, Merge) else plan.found_by
+        there = self._find("_reached", near, plan.found_by, columns, nulls=nulls, told=told)
+        after = plan.after("_before", "_reached", read, nulls=nulls, few=count <= _SOME)
+        self._store(move, after, there, nulls=nulls, in_place=isinstance(plan, Merge))
 
     def _find(
         self, rows: str, near: str, keys: tuple[str, ...], columns: Iterable[str], *, nulls: bool, told: bool

@@ -49,7 +49,7 @@ def append_table(store: EventStore, category: Category, table: Source, zone: str
         if not arrow.num_rows:
             return store.log.head
         if "recorded_at" not in plan.columns:
-            _say_order(arrow)
+            _say_order(arrow, coded.result())
         with store.appending() as batch:
             if "recorded_at" in plan.columns:
                 batch.recorded_at = _check_recorded(store, arrow, batch.recorded_at)
@@ -84,14 +84,13 @@ def _held(
         yield position, Held(category.name, kind, versions[kind], there, id, version)
 
 
-def _say_order(arrow: pa.Table) -> None:
+def _say_order(arrow: pa.Table, coded: pa.DictionaryArray) -> None:
     """Warn of a table that is in order of its streams and not of time, as many files are."""
     times = arrow["occurred_at"].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
     back = int(np.count_nonzero(times[1:] < times[:-1]))
     if not back:
         return
-    codes = arrow["id"].combine_chunks().cast(pa.string()).dictionary_encode().indices.to_numpy(zero_copy_only=False)
-    streams = int(codes.max()) + 1
+    codes, streams = coded.indices.to_numpy(zero_copy_only=False), len(coded.dictionary)
     if 1 < streams < len(codes) and int(np.count_nonzero(codes[1:] != codes[:-1])) + 1 == streams:
         warnings.warn(
             f"the table is in order of id and not of time: {back:,} of its {len(codes):,} events occurred before the "
